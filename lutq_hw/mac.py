@@ -1,0 +1,116 @@
+"""What every MAC unit is: a ``pe x simd`` array that sums products T[x, index], in one description.
+
+One frozen object holds the parameters, the price, the numpy reference and the constructor of the hardware. Adding a
+unit is adding one file to ``units/``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from amaranth import Shape, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .cost import Cost
+from .network import Codebook
+from .network.tensor import Ints
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MacUnit(ABC):
+    """``pe`` output channels times ``simd`` terms a cycle.
+
+    The component has a stream ``i`` of `input_layout` and a stream ``o`` of `output_layout`. It sums the words up to and
+    including one with ``last`` and then offers one word of ``pe`` sums, ``latency`` cycles after the transfer of that last
+    word if nothing stalls. It takes a word every cycle (interval 1) and moves as one pipeline:
+    ``i.ready = o.ready | ~o.valid`` combinationally, and every register, bubbles included, advances exactly when
+    ``i.ready`` is high.
+
+    Parameters
+    ----------
+    codebook
+        Weights with one subgroup (``Codebook.flat``); gives the dictionary or the product table.
+    x_bits, x_signed
+        Activation codes on the wire (two's complement when signed).
+    pe, simd
+        Size of the array.
+    acc_bits
+        Width of the signed sums; sums wrap modulo ``2**acc_bits`` on the way, and the final one fits.
+    """
+
+    codebook: Codebook
+    x_bits: int
+    x_signed: bool
+    pe: int
+    simd: int
+    acc_bits: int
+
+    name: ClassVar[str]
+    """Word used in plans, command line and reports."""
+
+    latency: ClassVar[int]
+    """Cycles from the transfer of the last word to ``o.valid`` (see class docstring)."""
+
+    @classmethod
+    def reject(cls, codebook: Codebook, x_bits: int, x_signed: bool) -> str | None:
+        """Why this unit cannot run such a layer, as a sentence for the plan's table; None if it can."""
+        return None
+
+    @abstractmethod
+    def cost(self) -> Cost:
+        """Price on iCE40, fitted to the points in ``units/points/``."""
+
+    @abstractmethod
+    def create(self) -> wiring.Component:
+        """The array."""
+
+    @property
+    def x_shape(self) -> Shape:
+        """Amaranth shape of one activation."""
+        return signed(self.x_bits) if self.x_signed else unsigned(self.x_bits)
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of one index on the wire."""
+        return self.codebook.index_bits
+
+    @property
+    def input_layout(self) -> data.StructLayout:
+        """``x[simd]``, ``index[pe * simd]`` (of PE p and term s at ``p * simd + s``), ``last``."""
+        return data.StructLayout({
+            "x": data.ArrayLayout(self.x_shape, self.simd),
+            "index": data.ArrayLayout(unsigned(self.index_bits), self.pe * self.simd),
+            "last": 1,
+        })
+
+    @property
+    def output_layout(self) -> data.ArrayLayout:
+        """``pe`` signed sums."""
+        return data.ArrayLayout(signed(self.acc_bits), self.pe)
+
+    @property
+    def members(self) -> dict[str, wiring.Member]:
+        """Signature of the component."""
+        return {"i": In(stream.Signature(self.input_layout)), "o": Out(stream.Signature(self.output_layout))}
+
+    @cached_property
+    def levels(self) -> Ints:
+        """Value of every activation, ascending."""
+        low = -(1 << (self.x_bits - 1)) if self.x_signed else 0
+        return np.arange(low, low + (1 << self.x_bits), dtype=np.int64)
+
+    @cached_property
+    def products(self) -> Ints:
+        """``(L, K)`` product table; row ``x - levels[0]``."""
+        if self.codebook.table is not None:
+            return self.codebook.table[0]
+        return self.levels[:, None] * self.codebook.dictionary[0][None, :]
+
+    def reference(self, x: Ints, index: Ints) -> Ints:
+        """``(pe,)`` sums of ``x (terms, simd)`` and ``index (terms, pe, simd)``."""
+        return self.products[(x - self.levels[0])[:, None, :], index].sum(axis=(0, 2))
