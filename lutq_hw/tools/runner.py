@@ -1,0 +1,196 @@
+"""Finds and runs external tools: a log file each, a time limit, and one sentence when something goes wrong."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError, ToolError
+from .wasm import LAUNCHERS, TRAPPED, cache_folder
+
+Progress = Callable[[str], None]
+"""Takes one line about what begins or what ended; only the command line knows what a terminal is."""
+
+ORIGINS = ("auto", "wheel", "native")
+"""``auto``: what the environment variable names, else the wheel, else PATH. The others insist."""
+
+TAIL_LINES = 12
+
+
+def quiet(line: str) -> None:
+    """Progress that nobody looks at."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs yosys, nextpnr-ice40, icepack, icebram.
+
+    Parameters
+    ----------
+    origin
+        One of `ORIGINS`. The environment variable of ``nextpnr-ice40`` is ``NEXTPNR_ICE40``, and so on; one that names a
+        YoWASP script means the wheel, which runs here with a deeper stack than that script gives.
+    progress
+        Receives a line when a stage begins to compile its tool and when a stage ends.
+    timeout_s
+        Limit for one run in seconds.
+    """
+
+    origin: str = "auto"
+    progress: Progress = quiet
+    timeout_s: float = 1200.0
+
+    def __post_init__(self) -> None:
+        if self.origin not in ORIGINS:
+            raise InputError(f"tools must be one of {', '.join(ORIGINS)}, not {self.origin!r}")
+
+    def command(self, tool: str) -> list[str]:
+        """What to put in front of the arguments of ``tool``; an error says how to install it."""
+        variable = tool.upper().replace("-", "_")
+        named = shlex.split(os.environ.get(variable, ""))
+        package, _, _ = LAUNCHERS[tool]
+        wheel = importlib.util.find_spec(package) is not None
+        if named and Path(named[0]).name.startswith("yowasp-"):
+            named = []
+        if self.origin != "wheel" and named:
+            if shutil.which(named[0]) is None:
+                raise ToolError(f"{variable} names {named[0]!r}, which is no program on PATH; correct the variable or unset it")
+            return named
+        if self.origin != "native" and wheel:
+            return [sys.executable, "-m", "lutq_hw.tools.wasm", tool]
+        if self.origin == "wheel":
+            raise ToolError(f"{tool} is not installed; run: pip install {package.replace('_', '-')}")
+        found = shutil.which(tool)
+        if found is None:
+            raise ToolError(f"{tool} is not installed; run: pip install {package.replace('_', '-')} "
+                            f"(or put a native {tool} on PATH, or name it in {variable})")
+        return [found]
+
+    def run(self, tool: str, arguments: Sequence[str], *, folder: Path, log: Path, stage: str,
+            timeout_s: float | None = None) -> float:
+        """Runs ``tool`` in ``folder``; its output (and what it wrote to ``log`` itself) ends up in ``log``.
+
+        The wheels see their own ``/tmp``: arguments should be paths relative to ``folder``.
+
+        Returns
+        -------
+        float
+            Seconds of wall-clock time.
+
+        Raises
+        ------
+        ToolError
+            If the tool is missing, fails or runs past the limit (text: `failure`). ``error.exit_code`` is its exit code, `TRAPPED` if
+            it died in WebAssembly, or None if it ran out of time.
+        """
+        prefix = self.command(tool)
+        limit_s = self.timeout_s if timeout_s is None else timeout_s
+        if prefix[1:2] == ["-m"] and not _compiled(tool):
+            self.progress(f"{stage}: first run of {tool}, preparing it (10 to 60 s, once)")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
+        printed = log.with_name(log.name + ".printed")
+        begin = time.monotonic()
+        with printed.open("wb") as stream:
+            code = _wait([*prefix, *arguments], folder, stream.fileno(), limit_s)
+        seconds = time.monotonic() - begin
+        _merge(log, printed)
+        if code != 0:
+            raise failure(stage, [tool, *arguments], code, limit_s, log)
+        self.progress(f"{stage}: {seconds:.1f} s")
+        return seconds
+
+    def version(self, tool: str) -> str:
+        """Version of ``tool``; for the wheel that of the package, without a run."""
+        prefix = self.command(tool)
+        if prefix[1:2] == ["-m"]:
+            package = LAUNCHERS[tool][0].replace("_", "-")
+            return f"{package} {importlib.metadata.version(package)}"
+        option = {"yosys": "-V", "nextpnr-ice40": "--version"}.get(tool)
+        if option is None:
+            return " ".join(prefix)
+        done = subprocess.run([*prefix, option], capture_output=True, text=True, timeout=60, check=False)
+        lines = (done.stdout + done.stderr).strip().splitlines()
+        return lines[0] if lines else " ".join(prefix)
+
+
+class RunError(ToolError):
+    """A tool that ran and failed; keeps ``exit_code`` (None: out of time) for those who can try something else."""
+
+    exit_code: int | None = None
+
+
+def failure(stage: str, command: Sequence[str], code: int | None, limit_s: float, log: Path) -> RunError:
+    """The error for a run that failed: command, exit code, the log's path and its last lines."""
+    if code is None:
+        what = f"did not end within {limit_s:g} s and was stopped"
+    elif code == TRAPPED:
+        what = "died inside WebAssembly (usually its stack was too small for this design)"
+    elif code < 0:
+        what = f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    else:
+        what = f"failed with exit code {code}"
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    tail = "\n".join(f"  | {line[:200]}" for line in lines[-TAIL_LINES:])
+    error = RunError(f"{stage}: {shlex.join(command)} {what}; its log is {log}" + (f" and ends with\n{tail}" if tail else ""))
+    error.exit_code = code
+    return error
+
+
+def _wait(command: list[str], folder: Path, output: int, limit_s: float) -> int | None:
+    """Exit code of ``command``, or None when it had to be stopped; no child outlives this call."""
+    process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                               start_new_session=True, env=_environment())
+    try:
+        return process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        # Also on Ctrl-C: a session of its own, so that the tool's children end with it.
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """The environment with this package importable, wherever the child runs."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
+
+
+def _merge(log: Path, printed: Path) -> None:
+    """Appends to ``log`` what the tool printed and did not log itself (YoWASP loses what follows ABC: see ``yosys.py``)."""
+    known = set(log.read_bytes().splitlines()) if log.exists() else set()
+    with log.open("ab") as stream:
+        for line in printed.read_bytes().splitlines():
+            if line not in known:
+                stream.write(line + b"\n")
+    printed.unlink()
+
+
+@functools.cache
+def _program(tool: str) -> tuple[str, str, str]:
+    """Package, file name and SHA-1 of a wheel's program: the path of its compiled form in the cache."""
+    package, _, name = LAUNCHERS[tool]
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    with (Path(spec.submodule_search_locations[0]) / name).open("rb") as stream:
+        return package, name, hashlib.file_digest(stream, "sha1").hexdigest()
+
+
+def _compiled(tool: str) -> bool:
+    """True if the wheel has run before on this machine, hence starts at once."""
+    return cache_folder().joinpath(*_program(tool)).exists()

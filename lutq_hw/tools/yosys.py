@@ -1,0 +1,162 @@
+"""Synthesis for iCE40, with exact cell counts of the modules that are named."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..cost import Cost
+from ..errors import ToolError
+from .runner import RunError, Runner
+
+SHRUNK = 0.6
+"""A layer with fewer than this share of its estimated luts has lost logic: estimates are within 15 % otherwise."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells of one module, those of its kept submodules not included."""
+
+    cost: Cost
+    carries: int
+    types: Mapping[str, int]
+    """Number of cells of each type, as Yosys names it."""
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """A netlist of iCE40 cells."""
+
+    netlist: Path
+    """One flat module as Yosys JSON: what nextpnr reads."""
+
+    log: Path
+    modules: Mapping[str, Cells]
+    """The kept modules and the top, by name; the top holds what is in no kept module."""
+
+    total: Cells
+    options: tuple[str, ...]
+    """Options of ``synth_ice40`` that went through in the end."""
+
+    seconds: float
+
+
+def synthesize(rtlil: str, folder: Path, *, top: str, keep: Sequence[str] = (), dsp: bool = True, abc9: bool = False,
+               dff: bool = False, name: str = "design", runner: Runner | None = None) -> Synthesis:
+    """Turns RTLIL text into a flat netlist of iCE40 cells in ``folder`` (``NAME.il``, ``.json``, ``.yosys.log``, …).
+
+    When Yosys dies with ``-dff`` or ``-abc9`` it is run again without them, and the progress says so.
+
+    Parameters
+    ----------
+    top
+        Name of the top module.
+    keep
+        Modules whose cells are counted apart. Each keeps its border while everything inside is flattened and optimised; the
+        borders are dissolved afterwards. Nothing is optimised across them, so counts are exact and add up to the total.
+    dsp
+        Multiplications become SB_MAC16.
+    abc9, dff
+        Options of ``synth_ice40``. Which pay off is measured in ``docs/tools.md``.
+
+    Raises
+    ------
+    ToolError
+        If Yosys is missing, or fails with plain options too.
+    """
+    runner = runner or Runner()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.il").write_text(_keep_hierarchy(rtlil, keep))
+    log = folder / f"{name}.yosys.log"
+    wanted = tuple(option for option, chosen in (("-abc9", abc9), ("-dff", dff)) if chosen)
+    ladder = [wanted, *([wanted[:1]] if len(wanted) == 2 else []), *([()] if wanted else [])]
+    for step, options in enumerate(ladder):
+        options = (*options, *(["-dsp"] if dsp else []))
+        try:
+            (folder / f"{name}.ys").write_text(_script(name, top, options))
+            seconds = runner.run("yosys", ["-q", "-L", log.name, f"{name}.ys"], folder=folder, log=log, stage="synthesis (yosys)")
+            break
+        except RunError as error:
+            if step == len(ladder) - 1:
+                raise
+            log.rename(folder / f"{name}.yosys.failed{step}.log")
+            runner.progress(f"synthesis (yosys): synth_ice40 {' '.join(options)} failed (exit code {error.exit_code}), "
+                            f"trying again with {' '.join(ladder[step + 1]) or 'plain options'}")
+    else:
+        raise AssertionError("unreachable: the last step breaks or raises")
+    modules = _read_cells(folder / f"{name}.modules.json")
+    flat = _read_cells(folder / f"{name}.total.json")
+    return Synthesis(netlist=folder / f"{name}.json", log=log, modules={key: modules[key] for key in (*keep, top)},
+                     total=flat[top], options=options, seconds=seconds)
+
+
+def _script(name: str, top: str, options: Sequence[str]) -> str:
+    """Yosys commands. Statistics go to files: YoWASP's standard output is lost once ABC has run."""
+    return "\n".join([
+        f"read_rtlil {name}.il",
+        # Alias wires such as \o__payload[0] make ABC9 fail on an assertion (YosysHQ/yosys#4349).
+        "rename -hide */w:*[*]*",
+        f"synth_ice40 -top {top} {' '.join(options)}",
+        f"tee -q -o {name}.modules.json stat -json",
+        "setattr -mod -unset keep_hierarchy *",
+        "flatten",
+        "opt_clean -purge",
+        f"tee -q -o {name}.total.json stat -json",
+        f"write_json {name}.json",
+        "",
+    ])
+
+
+def _keep_hierarchy(rtlil: str, keep: Sequence[str]) -> str:
+    """``rtlil`` with the attribute in front of each module of ``keep`` (in the text: names need no escaping for Yosys' patterns)."""
+    for module in keep:
+        rtlil, count = re.subn(rf"^module \\{re.escape(module)}$", lambda found: "attribute \\keep_hierarchy 1\n" + found[0],
+                               rtlil, flags=re.MULTILINE)
+        if count != 1:
+            raise ValueError(f"Module to keep must exist, not {module!r}")
+    return rtlil
+
+
+def _read_cells(path: Path) -> dict[str, Cells]:
+    """Cells of every module in a file of ``stat -json``."""
+    modules: dict[str, Any] = json.loads(path.read_text())["modules"]
+    return {key.removeprefix("\\"): count_cells(value["num_cells_by_type"]) for key, value in modules.items()}
+
+
+def count_cells(types: Mapping[str, int]) -> Cells:
+    """Price of iCE40 cells, given how many there are of each type."""
+
+    def count(pattern: str) -> int:
+        return sum(number for key, number in types.items() if re.fullmatch(pattern, key))
+
+    cost = Cost(luts=count("SB_LUT4"), ffs=count("SB_DFF.*"), brams=count("SB_RAM40_4K.*"), sprams=count("SB_SPRAM256KA"),
+                dsps=count("SB_MAC16"))
+    return Cells(cost=cost, carries=count("SB_CARRY"), types=dict(types))
+
+
+def check_shrink(estimated: Mapping[str, Cost], measured: Mapping[str, Cost]) -> None:
+    """Refuses a netlist that lost something on the way: a ROM read as zero, logic found constant.
+
+    Parameters
+    ----------
+    estimated, measured
+        Cost of each layer, by the same names.
+
+    Raises
+    ------
+    ToolError
+        If blocks (brams, sprams, dsps) differ from the estimate at all, or luts fall below `SHRUNK` of it.
+    """
+    for layer, expected in estimated.items():
+        found = measured[layer]
+        for kind in ("brams", "sprams", "dsps"):
+            if getattr(found, kind) != getattr(expected, kind):
+                raise ToolError(f"layer {layer}: synthesis left {getattr(found, kind)} {kind} where {getattr(expected, kind)} were planned; "
+                                "a memory or a multiplier was optimised away or mapped differently, see the log of Yosys")
+        if found.luts < SHRUNK * expected.luts:
+            raise ToolError(f"layer {layer}: synthesis left {found.luts:.0f} luts where about {expected.luts:.0f} were planned; "
+                            "logic was optimised away (a table read as zero, an output unused), see the log of Yosys")
