@@ -1,0 +1,1 @@
+"""Amaranth components that are neither MAC units nor output stages."""

@@ -1,0 +1,44 @@
+"""Running maximum over the words of a window."""
+
+from __future__ import annotations
+
+from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..network import TensorType
+from ..pipeline import Pool
+from .window import WindowReader
+
+LATENCY = 1
+"""Cycles from the last word of a window until the maximum is valid."""
+
+
+class PoolEngine(wiring.Component):
+    """Stream of pixels in, stream of maxima out, both ``channels`` wide; reads one word a cycle."""
+
+    def __init__(self, pool: Pool):
+        self.pool = pool
+        width = pool.input.width
+        super().__init__({"i": In(stream.Signature(unsigned(width))), "o": Out(stream.Signature(unsigned(width)))})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        x: TensorType = self.pool.x
+        m.submodules.window = window = WindowReader(self.pool.window, bits=x.bits, pad=x.min)
+        wiring.connect(m, wiring.flipped(self.i), window.i)
+        first = Signal(init=1)
+        best = self.o.payload
+        shape = signed(x.bits) if x.signed else unsigned(x.bits)
+        lanes = []
+        for lane in range(self.pool.plan.channels):
+            new = Signal(shape, name=f"new{lane}")
+            old = Signal(shape, name=f"old{lane}")
+            m.d.comb += [new.eq(window.x.word_select(lane, x.bits)), old.eq(best.word_select(lane, x.bits))]
+            lanes.append(Mux(first | (new > old), new, old).as_unsigned()[:x.bits])
+        m.d.comb += window.en.eq(self.o.ready | ~self.o.valid)
+        with m.If(window.en):
+            m.d.sync += self.o.valid.eq(window.valid & window.last)
+            with m.If(window.valid):
+                m.d.sync += [best.eq(Cat(*lanes)), first.eq(window.last)]
+        return m

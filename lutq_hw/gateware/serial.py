@@ -1,0 +1,78 @@
+"""The frame that all output stages share: hold a word of sums, work on it slice by slice, step by step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from amaranth import Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+
+from ..output import OutputStage
+
+
+class SerialStage(wiring.Component):
+    """Control of an `OutputStage`; a subclass adds the arithmetic of one lane."""
+
+    def __init__(self, stage: OutputStage):
+        self.stage = stage
+        super().__init__(stage.members)
+
+    @abstractmethod
+    def lane(self, m: Module, lane: int, acc: Value) -> Value:
+        """Result of ``acc`` in the last step of a slice. Tables are read with `table_address` and `enable`."""
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        s = self.stage
+        free = self.o.ready | ~self.o.valid
+        busy = Signal()
+        held = Signal(s.acc_bits * s.pe)
+        step = Signal(s.steps, init=1 << (s.steps - 1))  # one-hot, counting down: bit 0 is the last step
+        left = Signal(range(s.slices), init=s.slices - 1) if s.slices > 1 else None
+        row = Signal(range(s.rows)) if s.rows > 1 else None
+
+        slice_end, word_end = Signal(), Signal()
+        self.enable = Signal()
+        m.d.comb += [
+            slice_end.eq(busy & step[0]),
+            word_end.eq(slice_end & (1 if left is None else left == 0)),
+            self.enable.eq(~slice_end | free),
+            self.i.ready.eq(~busy | (word_end & free)),
+        ]
+        self.step = step
+        self.next_step = Signal.like(step)
+        m.d.comb += self.next_step.eq(Mux(~busy | slice_end, 1 << (s.steps - 1), step >> 1))
+        # The table is read one cycle ahead, so the row is that of the step that follows.
+        self.next_row = None
+        if row is not None:
+            self.next_row = Signal.like(row)
+            m.d.comb += self.next_row.eq(Mux(slice_end, Mux(row == s.rows - 1, 0, row + 1), row))
+            with m.If(self.enable):
+                m.d.sync += row.eq(self.next_row)
+
+        width = s.lanes * s.acc_bits
+        with m.If(self.enable & busy):
+            m.d.sync += step.eq(self.next_step)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [busy.eq(1), held.eq(self.i.payload.as_value())]
+            if left is not None:
+                m.d.sync += left.eq(s.slices - 1)
+        with m.Elif(slice_end & free):
+            m.d.sync += held.eq(held >> width)
+            if left is not None:
+                m.d.sync += left.eq(left - 1)
+            with m.If(word_end):
+                m.d.sync += busy.eq(0)
+
+        results = [self.lane(m, i, held.word_select(i, s.acc_bits).as_signed()) for i in range(s.lanes)]
+        with m.If(free):
+            m.d.sync += self.o.valid.eq(slice_end)
+            with m.If(slice_end):
+                m.d.sync += self.o.payload.eq(Cat(r.as_unsigned()[:s.type.bits] for r in results))
+        return m
+
+    def widened(self, value: Value, bits: int, name: str, m: Module) -> Signal:
+        """``value`` as a signed signal of ``bits`` bits."""
+        signal = Signal(signed(bits), name=name)
+        m.d.comb += signal.eq(value)
+        return signal

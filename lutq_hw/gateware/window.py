@@ -1,0 +1,245 @@
+"""Line buffer and window reader: a stream of pixels in, the terms of every window out, one word a cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..geometry import WindowGeometry
+
+LATENCY = 3
+"""Cycles from the decision to read a word until it is at the output: address, memory, alignment."""
+
+
+def lookup(m: Module, select: Value, table: Sequence[int], width: int, name: str) -> Value:
+    """``table[select]`` as a few compares: the most frequent value is the default."""
+    if len(set(table)) == 1:
+        return Const(table[0], width)
+    result = Signal(unsigned(max(1, width)), name=name)
+    default = max(set(table), key=table.count)  # type: ignore[arg-type]
+    with m.Switch(select):
+        for value in sorted(set(table) - {default}):
+            with m.Case(*(i for i, entry in enumerate(table) if entry == value)):
+                m.d.comb += result.eq(value)
+        with m.Default():
+            m.d.comb += result.eq(default)
+    return result
+
+
+class WindowReader(wiring.Component):
+    """Circular buffer of rows that is filled while it is read (order: `WindowGeometry`).
+
+    Members
+    -------
+    i
+        Input words, channel last. Ready while a row of the buffer is free, whatever happens at the output.
+    en
+        The pipeline moves, bubbles included, exactly in cycles with ``en``.
+    x, valid, last
+        ``rows * channels`` activations (kernel row outermost), `LATENCY` enabled cycles after their window could be read;
+        ``last`` ends a window.
+    weight
+        Address of the weights of the word that reaches ``x`` two enabled cycles later: counts 0 ... in reading order
+        over one output pixel.
+
+    A word is read every enabled cycle as long as the rows it needs are there. ``pad`` is the code of padding.
+    """
+
+    def __init__(self, geometry: WindowGeometry, *, bits: int, pad: int = 0):
+        self.geometry, self.bits, self.pad = geometry, bits, pad & ((1 << bits) - 1)
+        g = geometry
+        self.weights = g.groups * g.repeat * g.fold
+        super().__init__({
+            "i": In(stream.Signature(unsigned(g.channels * bits))),
+            "en": In(1),
+            "x": Out(g.rows * g.channels * bits),
+            "valid": Out(1),
+            "last": Out(1),
+            "weight": Out(range(max(2, self.weights))),
+        })
+
+    def elaborate(self, platform) -> Module:
+        g = self.geometry
+        m = Module()
+        word = g.channels * self.bits
+        banks = g.buffer_rows if g.rows > 1 else 1
+        # A window buffer is written while it is read, never at the same address.
+        m.submodules.buffer = buffer = memory.Memory(
+            shape=unsigned(banks * word), depth=max(2, g.depth), init=[], attrs={"ram_style": "block"})
+        write = buffer.write_port(granularity=word if banks > 1 else None)
+        read = buffer.read_port(transparent_for=())
+        row_written = self._write_side(m, write, banks)
+
+        # --- issue: which word to read next ------------------------------------------------------------------------
+        available = Signal(range(g.buffer_rows + 1))  # complete rows that the reader has not given up yet
+        started = Signal()
+        advance = Signal()
+        loops, position = self._loops(m, advance)
+        oy, ox = position["oy"], position["ox"]
+        need = lookup(m, oy, g.need, g.buffer_rows.bit_length(), "need")
+        release = lookup(m, oy, g.release, g.buffer_rows.bit_length(), "release")
+        issue, row_end = Signal(), Signal()
+        m.d.comb += [
+            issue.eq(started | (available >= need)),
+            advance.eq(issue & self.en),
+            row_end.eq(loops["row"]),
+        ]
+        given_up = Mux(advance & row_end, release, 0)
+        m.d.sync += available.eq(available + row_written - given_up)
+        with m.If(advance):
+            m.d.sync += started.eq(~row_end)
+
+        address, bank = self._address(m, advance, loops)
+        row_mask = self._mask(m, 0, oy, "row_mask")
+        col_mask = self._mask(m, 1, ox, "col_mask")
+        inside = col_mask.bit_select(position["kx"], 1)
+        if g.rows == 1:
+            inside = inside & row_mask.bit_select(position["ky"], 1)
+
+        # --- stage 1: address, and the rows that no pending read needs any more -----------------------------------
+        a_valid, a_last, a_inside, a_release = Signal(), Signal(), Signal(), Signal(range(g.buffer_rows + 1))
+        a_rows, a_bank = Signal(g.kernel[0]), Signal(range(max(2, banks)))
+        a_addr = Signal(range(max(2, g.depth)))
+        count = Signal(range(max(2, self.weights)))
+        with m.If(self.en):
+            m.d.sync += [
+                a_valid.eq(issue), a_last.eq(loops["fold"]), a_inside.eq(inside), a_rows.eq(row_mask), a_bank.eq(bank),
+                a_addr.eq(address), a_release.eq(Mux(issue & row_end, release, 0)), self.weight.eq(count),
+            ]
+        with m.If(advance):
+            m.d.sync += count.eq(Mux(loops["pixel"], 0, count + 1))
+        # Rows may be overwritten only once their last word has left the memory, not when its read was decided.
+        m.d.comb += self._freed.eq(Mux(self.en, a_release, 0))
+
+        # --- stage 2: memory ---------------------------------------------------------------------------------------
+        b_valid, b_last, b_inside, b_rows, b_bank = (
+            Signal(), Signal(), Signal(), Signal.like(a_rows), Signal.like(a_bank))
+        m.d.comb += [read.addr.eq(a_addr), read.en.eq(self.en)]
+        with m.If(self.en):
+            m.d.sync += [b_valid.eq(a_valid), b_last.eq(a_last), b_inside.eq(a_inside), b_rows.eq(a_rows),
+                         b_bank.eq(a_bank)]
+
+        # --- stage 3: rows in kernel order, padding ----------------------------------------------------------------
+        aligned = self._align(m, read.data, b_bank, b_inside, b_rows, banks)
+        with m.If(self.en):
+            m.d.sync += [self.x.eq(aligned), self.valid.eq(b_valid), self.last.eq(b_last)]
+        return m
+
+    def _write_side(self, m: Module, write, banks: int) -> Value:
+        """Fill the buffer; the result is high in the cycle that completes a row."""
+        g = self.geometry
+        filled = Signal(range(g.buffer_rows + 1))  # complete rows that may not be overwritten
+        self._freed = Signal.like(filled)
+        col = Signal(range(max(2, g.row_words)))
+        row = Signal(range(max(2, g.buffer_rows)))
+        base = Signal(range(max(2, g.depth)))
+        take, row_written = Signal(), Signal()
+        m.d.comb += [
+            self.i.ready.eq(filled != g.buffer_rows),
+            take.eq(self.i.valid & self.i.ready),
+            row_written.eq(take & (col == g.row_words - 1)),
+            write.data.eq(Cat(*[self.i.payload] * banks)),
+        ]
+        m.d.sync += filled.eq(filled + row_written - self._freed)
+        last_row = row == g.buffer_rows - 1
+        with m.If(take):
+            m.d.sync += col.eq(Mux(row_written, 0, col + 1))
+            with m.If(row_written):
+                m.d.sync += row.eq(Mux(last_row, 0, row + 1))
+        if banks > 1:
+            m.d.comb += [write.addr.eq(col), write.en.eq(Mux(take, 1 << row, 0))]
+        else:
+            m.d.comb += [write.addr.eq(base), write.en.eq(take)]
+            with m.If(take):
+                m.d.sync += base.eq(Mux(row_written & last_row, 0, base + 1))
+        return row_written
+
+    def _loops(self, m: Module, advance: Value) -> tuple[dict[str, Value], dict[str, Value]]:
+        """Nested counters. Result: for every loop whether this is its last word, and the counters by name."""
+        g = self.geometry
+        nest = [("cf", g.group_words), ("kx", g.kernel[1]), ("ky", g.kernel[0] // g.rows), ("of", g.repeat),
+                ("g", g.groups), ("ox", g.out_shape[1]), ("oy", g.out_shape[0])]
+        ends: dict[str, Value] = {}
+        position: dict[str, Value] = {}
+        inner: Value = Const(1)
+        for name, size in nest:
+            if size == 1:
+                position[name] = Const(0)
+            else:
+                counter = position[name] = Signal(range(size), name=name)
+                with m.If(advance & inner):
+                    m.d.sync += counter.eq(Mux(counter == size - 1, 0, counter + 1))
+                end = Signal(name=f"{name}_end")
+                m.d.comb += end.eq(inner & (counter == size - 1))
+                inner = end
+            ends[name] = inner
+        return {"word": ends["cf"], "column": ends["kx"], "fold": ends["ky"], "group": ends["of"], "pixel": ends["g"],
+                "row": ends["ox"], "frame": ends["oy"]}, position
+
+    def _address(self, m: Module, advance: Value, ends: dict[str, Value]) -> tuple[Value, Value]:
+        """Memory address of the word to read, and the bank of the window's top row."""
+        g = self.geometry
+        start = -g.padding[1] * g.pixel_words
+        limit = (g.shape[1] + g.padding[1] + g.stride[1] + g.kernel[1]) * g.pixel_words
+        shape = signed(1 + max(-start, limit).bit_length())
+        pixel, group, col = (Signal(shape, init=start, name=name) for name in ("pixel", "group", "col"))
+        next_pixel, next_group = Signal(shape), Signal(shape)
+        m.d.comb += [
+            next_pixel.eq(Mux(ends["row"], start, pixel + g.stride[1] * g.pixel_words)),
+            next_group.eq(Mux(ends["pixel"], next_pixel, group + g.group_words)),
+        ]
+        with m.If(advance):
+            with m.If(ends["pixel"]):
+                m.d.sync += pixel.eq(next_pixel)
+            with m.If(ends["group"]):
+                m.d.sync += [group.eq(next_group), col.eq(next_group)]
+            with m.Elif(ends["column"]):
+                m.d.sync += col.eq(group)
+            with m.Elif(ends["word"]):
+                m.d.sync += col.eq(col + (1 + g.pixel_words - g.group_words))
+            with m.Else():
+                m.d.sync += col.eq(col + 1)
+
+        # Position of the window's top row in the circular buffer, in rows (banks) or in words.
+        unit = 1 if g.rows > 1 else g.row_words
+        size = g.buffer_rows * unit
+        top = Signal(range(max(2, size)), init=(-g.padding[0] * unit) % size)
+        row = Signal.like(top, init=top.init)
+
+        def later(value: Value, rows: int) -> Value:
+            step = rows * unit % size
+            return Mux(value >= size - step, value - (size - step), value + step) if step else value
+
+        rest = g.shape[0] - (g.out_shape[0] - 1) * g.stride[0]
+        next_top = Signal.like(top)
+        m.d.comb += next_top.eq(Mux(ends["frame"], later(top, rest), later(top, g.stride[0])))
+        with m.If(advance & ends["row"]):
+            m.d.sync += [top.eq(next_top), row.eq(next_top)]
+        with m.Elif(advance & ends["fold"]):
+            m.d.sync += row.eq(top)
+        with m.Elif(advance & ends["column"]):
+            m.d.sync += row.eq(later(row, 1))
+        return (col, top) if g.rows > 1 else ((row + col)[:len(row) + 1], Const(0))
+
+    def _mask(self, m: Module, axis: int, out: Value, name: str) -> Value:
+        g = self.geometry
+        table = [g.mask(axis, i) for i in range(g.out_shape[axis])]
+        if set(table) == {(1 << g.kernel[axis]) - 1}:
+            return Const(-1, g.kernel[axis])
+        return lookup(m, out, table, g.kernel[axis], name)
+
+    def _align(self, m: Module, words: Value, bank: Value, inside: Value, rows: Value, banks: int) -> Value:
+        g = self.geometry
+        word = g.channels * self.bits
+        pad = Cat(*[Const(self.pad, self.bits)] * g.channels)
+        if g.rows == 1:
+            return Mux(inside, words, pad)
+        rotated = Signal(g.rows * word)
+        with m.Switch(bank):
+            for first in range(banks):
+                with m.Case(first):
+                    m.d.comb += rotated.eq(Cat(*(words.word_select((first + k) % banks, word) for k in range(g.rows))))
+        return Cat(*(Mux(inside & rows[k], rotated.word_select(k, word), pad) for k in range(g.rows)))

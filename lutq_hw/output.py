@@ -1,0 +1,106 @@
+"""What every output stage is: it turns ``pe`` sums into codes, ``lanes`` at a time. One file each in ``outputs/``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from amaranth import signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .cost import Cost
+from .network import TensorType, WeightNode
+from .network.tensor import signed_bits
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OutputStage(ABC):
+    """Takes words of ``pe`` sums on a stream ``i`` and gives words of ``lanes`` codes on a stream ``o``.
+
+    Words come in channel order, ``outputs / pe`` of them to a pixel, and leave in channel order. A word is worked on for
+    `interval` cycles and the next is taken in the last of them (``i.ready`` follows ``o.ready`` in that cycle only); the
+    first code of a word is valid `latency` cycles after its transfer.
+
+    Parameters
+    ----------
+    node
+        The layer: its bias and its step.
+    x
+        Type of the layer's input, from which the exact range of the sums follows.
+    pe, lanes
+        Sums in a word and codes in a word; ``lanes`` divides ``pe``.
+    memory
+        Where the stage's table lives: ``bram`` or ``luts``.
+    """
+
+    node: WeightNode
+    x: TensorType
+    pe: int
+    lanes: int
+    memory: str
+
+    name: ClassVar[str]
+    """Word used in plans and reports."""
+
+    @classmethod
+    @abstractmethod
+    def reject(cls, node: WeightNode, x: TensorType) -> str | None:
+        """Why this stage cannot finish that layer, as a sentence; None if it can."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Cycles for one word of ``lanes`` codes."""
+
+    @abstractmethod
+    def cost(self) -> Cost:
+        """Price on iCE40."""
+
+    @abstractmethod
+    def create(self) -> wiring.Component:
+        """The hardware."""
+
+    @property
+    def slices(self) -> int:
+        """Output words to an input word."""
+        return self.pe // self.lanes
+
+    @property
+    def rows(self) -> int:
+        """Output words to a pixel; every lane's table has an entry for each."""
+        return self.node.outputs // self.lanes
+
+    @property
+    def interval(self) -> int:
+        """Cycles between two input words."""
+        return self.slices * self.steps
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the transfer of an input word to its first output word."""
+        return self.steps + 1
+
+    @cached_property
+    def sum_range(self) -> tuple[int, int]:
+        """Exact range of the sums, over all channels and including 0."""
+        low, high = self.node.sum_range(self.x)
+        return min(int(low.min()), 0), max(int(high.max()), 0)
+
+    @property
+    def acc_bits(self) -> int:
+        """Width of the signed sums."""
+        return signed_bits(*self.sum_range)
+
+    @cached_property
+    def type(self) -> TensorType:
+        """Type of the result."""
+        return self.node.output(self.x)
+
+    @property
+    def members(self) -> dict[str, wiring.Member]:
+        """Signature of the component."""
+        return {"i": In(stream.Signature(data.ArrayLayout(signed(self.acc_bits), self.pe))),
+                "o": Out(stream.Signature(unsigned(self.lanes * self.type.bits)))}

@@ -1,0 +1,54 @@
+"""Raw sums with their bias, for the last layer."""
+
+from __future__ import annotations
+
+from amaranth import Const, Module, Signal, Value, signed
+from amaranth.lib import wiring
+
+from ..cost import Cost
+from ..gateware.rom import Rom
+from ..gateware.serial import SerialStage
+from ..network import TensorType, WeightNode
+from ..network.tensor import Ints, signed_bits
+from ..output import OutputStage
+
+
+def offset_table(stage: SerialStage, m: Module, lane: int, offsets: Ints) -> Value:
+    """``offsets[o]`` of the channel that ``lane`` works on: a table, or a constant if all are equal."""
+    mine = [int(v) for v in offsets[lane::stage.stage.lanes]]
+    width = signed_bits(min(mine), max(mine))
+    if len(set(mine)) == 1 or stage.next_row is None:
+        return Const(mine[0], signed(width))
+    m.submodules[f"table{lane}"] = table = Rom([v & ((1 << width) - 1) for v in mine], width=width,
+                                               style=stage.stage.memory)
+    m.d.comb += [table.addr.eq(stage.next_row), table.en.eq(stage.enable)]
+    return table.data.as_signed()
+
+
+class Scores(OutputStage):
+    """``acc + bias[o]`` at full width, one cycle for each word."""
+
+    name = "scores"
+
+    @classmethod
+    def reject(cls, node: WeightNode, x: TensorType) -> str | None:
+        return None if node.step is None else f"{node.name} has a step"
+
+    @property
+    def steps(self) -> int:
+        return 1
+
+    def cost(self) -> Cost:
+        from ..costing import offset_cost
+        return offset_cost(self)
+
+    def create(self) -> wiring.Component:
+        return _ScoreStage(self)
+
+
+class _ScoreStage(SerialStage):
+    def lane(self, m: Module, lane: int, acc: Value) -> Value:
+        s = self.stage
+        score = Signal(signed(s.type.bits), name=f"score{lane}")
+        m.d.comb += score.eq(acc + offset_table(self, m, lane, s.node.bias))
+        return score

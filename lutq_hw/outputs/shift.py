@@ -1,0 +1,89 @@
+"""Add a constant, shift right, saturate: for steps whose thresholds are evenly spaced by a power of two."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from amaranth import Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+
+from ..cost import Cost
+from ..gateware.serial import SerialStage
+from ..network import Shift, TensorType, Thresholds, WeightNode
+from ..network.tensor import Ints, signed_bits
+from ..output import OutputStage
+from .scores import offset_table
+
+
+def even_spacing(step: Thresholds) -> int | None:
+    """The s for which every channel's thresholds are spaced by exactly ``2**s``; None if there is none."""
+    if step.descending.any() or step.values.shape[1] != (1 << step.bits) - 1 or step.bits == 1:
+        return None
+    gaps = np.unique(np.diff(step.values, axis=1))
+    gap = int(gaps[0])
+    return gap.bit_length() - 1 if len(gaps) == 1 and gap > 0 and gap & (gap - 1) == 0 else None
+
+
+class ShiftSaturate(OutputStage):
+    """``code = clamp((acc + offset[o]) >> shift)``, one cycle for each word."""
+
+    name = "shift"
+
+    @classmethod
+    def reject(cls, node: WeightNode, x: TensorType) -> str | None:
+        if isinstance(node.step, Shift):
+            return None
+        if isinstance(node.step, Thresholds) and even_spacing(node.step) is not None:
+            return None
+        return f"thresholds of {node.name} are not evenly spaced by a power of two"
+
+    @property
+    def steps(self) -> int:
+        return 1
+
+    @cached_property
+    def shift(self) -> int:
+        """Bits to shift by."""
+        step = self.node.step
+        if isinstance(step, Shift):
+            return step.shift
+        assert isinstance(step, Thresholds)
+        shift = even_spacing(step)
+        assert shift is not None
+        return shift
+
+    @cached_property
+    def offsets(self) -> Ints:
+        """``(O,)`` what is added before the shift, bias and rounding included."""
+        step = self.node.step
+        if isinstance(step, Shift):
+            return self.node.bias + ((1 << step.shift) >> 1)
+        assert isinstance(step, Thresholds)
+        # code - min = #{acc + bias >= first + t * 2**s} = ((acc + bias - first) >> s) + 1, clamped
+        return self.node.bias - step.values[:, 0] + (1 + self.type.min << self.shift)
+
+    @property
+    def total_bits(self) -> int:
+        """Width of ``acc + offset``."""
+        low, high = self.sum_range
+        return signed_bits(min(low + int(self.offsets.min()), 0), max(high + int(self.offsets.max()), 0))
+
+    def cost(self) -> Cost:
+        from ..costing import offset_cost
+        return offset_cost(self)
+
+    def create(self) -> wiring.Component:
+        return _ShiftStage(self)
+
+
+class _ShiftStage(SerialStage):
+    def lane(self, m: Module, lane: int, acc: Value) -> Value:
+        s = self.stage
+        assert isinstance(s, ShiftSaturate)
+        offset = offset_table(self, m, lane, s.offsets)
+        total = Signal(signed(s.total_bits), name=f"total{lane}")
+        m.d.comb += total.eq(acc + offset)
+        code = total >> s.shift
+        low, high = Const(s.type.min, signed(s.type.bits + 1)), Const(s.type.max, signed(s.type.bits + 1))
+        return Mux(code < low, low, Mux(code > high, high, code))

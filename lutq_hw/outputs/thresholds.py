@@ -1,0 +1,103 @@
+"""Binary search among the thresholds of a channel: one comparator a lane, one step for each bit of the code."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+
+from ..cost import Cost
+from ..gateware.rom import Rom
+from ..gateware.serial import SerialStage
+from ..network import TensorType, Thresholds, WeightNode
+from ..network.tensor import Ints, signed_bits
+from ..output import OutputStage
+
+
+class ThresholdSearch(OutputStage):
+    """Any monotone step, exact. Table: for each channel ``2**bits`` words, of which word 0 is unused.
+
+    Word c is the smallest sum whose count is at least c. A channel that counts downwards holds the complement: the
+    search then runs on ``acc >= value + 1`` and the code is inverted, marked by one more bit in its words.
+    """
+
+    name = "thresholds"
+
+    @classmethod
+    def reject(cls, node: WeightNode, x: TensorType) -> str | None:
+        return None if isinstance(node.step, Thresholds) else f"{node.name} has no thresholds"
+
+    @property
+    def step(self) -> Thresholds:
+        """The layer's step."""
+        assert isinstance(self.node.step, Thresholds)
+        return self.node.step
+
+    @property
+    def steps(self) -> int:
+        return self.step.bits
+
+    @cached_property
+    def bounds(self) -> Ints:
+        """``(O, 2**bits)`` words as signed numbers; bias folded in, out-of-range values clipped to never or always."""
+        low, high = self.sum_range
+        size = 1 << self.step.bits
+        table = np.full((self.node.outputs, size), low, np.int64)
+        for o, row in enumerate(self.step.values - self.node.bias[:, None]):
+            if self.step.descending[o]:
+                # #{acc <= t} = T - #{acc >= t + 1}: the missing ones always count, so the inverted code starts at 0.
+                table[o, size - len(row):] = row + 1
+            else:
+                table[o, 1:1 + len(row)] = row
+                table[o, 1 + len(row):] = high + 1
+        return np.clip(table, low, high + 1)
+
+    @property
+    def word_bits(self) -> int:
+        """Bits of a signed table word."""
+        low, high = self.sum_range
+        return signed_bits(low, high + 1)
+
+    @property
+    def inverts(self) -> bool:
+        """Whether any channel counts downwards."""
+        return bool(self.step.descending.any())
+
+    def words(self, lane: int) -> list[int]:
+        """Table of one lane, ``rows * 2**bits`` words."""
+        channels = range(lane, self.node.outputs, self.lanes)
+        mask = (1 << self.word_bits) - 1
+        flags = [int(self.step.descending[o]) << self.word_bits for o in channels]
+        return [int(b) & mask | flag for o, flag in zip(channels, flags, strict=True) for b in self.bounds[o]]
+
+    def cost(self) -> Cost:
+        from ..costing import search_cost
+        return search_cost(self)
+
+    def create(self) -> wiring.Component:
+        return _SearchStage(self)
+
+
+class _SearchStage(SerialStage):
+    def lane(self, m: Module, lane: int, acc: Value) -> Value:
+        s = self.stage
+        assert isinstance(s, ThresholdSearch)
+        bits = s.step.bits
+        width = s.word_bits + s.inverts
+        m.submodules[f"table{lane}"] = table = Rom(s.words(lane), width=width, style=s.memory)
+        code, found, trial = (Signal(bits, name=f"{name}{lane}") for name in ("code", "found", "trial"))
+        bound = self.widened(table.data[:s.word_bits].as_signed(), s.word_bits, f"bound{lane}", m)
+        m.d.comb += [
+            found.eq(Mux(acc >= bound, code | self.step, code)),
+            # The next word to compare with: one bit further, or the middle of the next channel.
+            trial.eq(Mux(self.next_step[-1], self.next_step, found | self.next_step)),
+            table.addr.eq(Cat(trial, [] if self.next_row is None else self.next_row)),
+            table.en.eq(self.enable),
+        ]
+        with m.If(self.enable):
+            m.d.sync += code.eq(Mux(self.next_step[-1], 0, found))
+        flip = table.data[s.word_bits].replicate(bits) if s.inverts else 0
+        sign = 1 << (bits - 1) if s.step.signed else 0
+        return found ^ flip ^ sign

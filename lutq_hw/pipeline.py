@@ -1,0 +1,218 @@
+"""A network and its plan as a list of stages: the one description that gateware, cycle model and costs are made from.
+
+The folded architecture: one engine per layer, all connected by streams, all working at the same time. Where the width of
+one stage's output differs from the next one's input, a gearbox stands between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import gcd
+
+from .errors import PlanError
+from .geometry import WindowGeometry, window_of
+from .mac import MacUnit
+from .network import Conv2d, Dense, Flatten, MaxPool2d, ModelError, Network, Output, TensorType, WeightNode
+from .output import OutputStage
+from .outputs import OUTPUTS
+from .plan import LayerPlan, Plan, PoolPlan
+from .streams import StreamFormat
+from .units import UNITS
+
+
+@dataclass(frozen=True, eq=False)
+class Gearbox:
+    """Hands words of ``input.lanes`` out as words of ``output.lanes``; one of them divides the other."""
+
+    name: str
+    input: StreamFormat
+    output: StreamFormat
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A weight layer: window reader, index ROM, MAC unit, output stage."""
+
+    name: str
+    node: WeightNode
+    x: TensorType
+    plan: LayerPlan
+
+    @cached_property
+    def window(self) -> WindowGeometry:
+        """Which words are read, and when."""
+        return window_of(self.node, self.x, channels=self.plan.channels, rows=self.plan.rows, pe=self.plan.pe)
+
+    @cached_property
+    def stage(self) -> OutputStage:
+        """What turns sums into codes."""
+        p = self.plan
+        return OUTPUTS[p.output](node=self.node, x=self.x, pe=p.pe, lanes=p.output_lanes, memory=p.output_memory)
+
+    @cached_property
+    def unit(self) -> MacUnit:
+        """What sums the products."""
+        return UNITS[self.plan.unit](codebook=self.node.weights.flat, x_bits=self.x.bits, x_signed=self.x.signed,
+                                     pe=self.plan.pe, simd=self.plan.simd, acc_bits=self.stage.acc_bits)
+
+    @property
+    def input(self) -> StreamFormat:
+        """Format of the input stream."""
+        return StreamFormat(self.x, self.plan.channels)
+
+    @property
+    def output(self) -> StreamFormat:
+        """Format of the output stream."""
+        return StreamFormat(self.node.output(self.x), self.plan.output_lanes)
+
+    @property
+    def lanes(self) -> int:
+        """Terms summed in a cycle."""
+        return self.plan.pe * self.plan.simd
+
+    @property
+    def interval(self) -> int:
+        """Cycles for one frame in steady state, when neither neighbour holds it up."""
+        groups = self.window.reads // self.window.fold
+        return groups * max(self.window.fold, self.stage.interval)
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """A max-pool: window reader and running maximum."""
+
+    name: str
+    node: MaxPool2d
+    x: TensorType
+    plan: PoolPlan
+
+    @cached_property
+    def window(self) -> WindowGeometry:
+        """Which words are read, and when."""
+        return window_of(self.node, self.x, channels=self.plan.channels, rows=1, pe=1)
+
+    @property
+    def input(self) -> StreamFormat:
+        """Format of the input stream."""
+        return StreamFormat(self.x, self.plan.channels)
+
+    @property
+    def output(self) -> StreamFormat:
+        """Format of the output stream."""
+        return StreamFormat(self.node.output(self.x), self.plan.channels)
+
+    @property
+    def interval(self) -> int:
+        """Cycles for one frame in steady state."""
+        return self.window.reads
+
+
+@dataclass(frozen=True, eq=False)
+class Argmax:
+    """Index of the largest element of a frame."""
+
+    name: str
+    node: Output
+    input: StreamFormat
+
+    @property
+    def output(self) -> StreamFormat:
+        """Format of the output stream."""
+        return StreamFormat(self.node.output(self.input.type), 1)
+
+    @property
+    def interval(self) -> int:
+        """Cycles for one frame in steady state."""
+        return self.input.words
+
+
+Stage = Gearbox | Layer | Pool | Argmax
+
+
+def check_layer(network: Network, plan: LayerPlan | PoolPlan) -> None:
+    """Raise `PlanError` if ``plan`` cannot be built for its layer."""
+    node = next((n for n in network.nodes if n.name == plan.node), None)
+    where = f"layer {plan.node}"
+    if isinstance(node, MaxPool2d) and isinstance(plan, PoolPlan):
+        channels = network.input_type(node).channels
+        if channels % plan.channels:
+            raise PlanError(f"{where}: channels must divide the {channels} channels, not {plan.channels}")
+        return
+    if not isinstance(node, Dense | Conv2d) or not isinstance(plan, LayerPlan):
+        raise PlanError(f"{where}: plan must be for a weight layer or a max-pool of the network; make the plan again")
+    x = network.input_type(node)
+    groups = node.groups if isinstance(node, Conv2d) else 1
+    kernel = node.kernel[0] if isinstance(node, Conv2d) else 1
+
+    def divides(name: str, whole: int, of: str) -> None:
+        if whole % getattr(plan, name):
+            raise PlanError(f"{where}: {name} must divide the {whole} {of}, not {getattr(plan, name)}")
+
+    divides("pe", node.outputs // groups, "output channels of a group")
+    divides("channels", x.channels // groups, "input channels of a group")
+    divides("output_lanes", plan.pe, "sums of a word (pe)")
+    if plan.rows not in (1, kernel):
+        raise PlanError(f"{where}: rows must be 1 or the kernel's {kernel}, not {plan.rows}")
+    for field, known in (("unit", UNITS), ("output", OUTPUTS)):
+        if getattr(plan, field) not in known:
+            raise PlanError(f"{where}: {field} must be one of {', '.join(known)}, not {getattr(plan, field)!r}")
+    reason = OUTPUTS[plan.output].reject(node, x)
+    if reason:
+        raise PlanError(f"{where}: output {plan.output} cannot be used: {reason}")
+    try:
+        flat = node.weights.flat
+    except ModelError as error:
+        raise PlanError(f"{where}: {error}") from None
+    reason = UNITS[plan.unit].reject(flat, x.bits, x.signed)
+    if reason:
+        raise PlanError(f"{where}: unit {plan.unit} cannot be used: {reason}")
+
+
+def _gearboxes(name: str, source: StreamFormat, lanes: int) -> list[Stage]:
+    """What turns words of ``source`` into words of ``lanes``, through their greatest common divisor if need be."""
+    if source.lanes == lanes:
+        return []
+    # The consumer may see the same elements as a vector (after a flatten), whose lanes need not divide the channels.
+    flat = StreamFormat(replace(source.type, shape=(source.type.size,)), source.lanes)
+    common = gcd(source.lanes, lanes)
+    if common in (source.lanes, lanes):
+        return [Gearbox(name, flat, replace(flat, lanes=lanes))]
+    middle = replace(flat, lanes=common)
+    return [Gearbox(f"{name}_split", flat, middle), Gearbox(f"{name}_join", middle, replace(flat, lanes=lanes))]
+
+
+def pipeline(network: Network, plan: Plan) -> tuple[Stage, ...]:
+    """The stages of ``network`` under ``plan``, first to last. Every entry of the plan is checked.
+
+    Raises
+    ------
+    PlanError
+        If the plan was made for another model or an entry cannot be built; the sentence names the layer.
+    """
+    if plan.digest != network.digest:
+        raise PlanError(f"plan must be for model {network.digest[:16]}, not {plan.digest[:16]}; make the plan again")
+    stages: list[Stage] = []
+    for node in network.nodes:
+        match node:
+            case Dense() | Conv2d():
+                layer_plan = plan[node.name]
+                check_layer(network, layer_plan)
+                assert isinstance(layer_plan, LayerPlan)
+                stage: Stage = Layer(node.name, node, network.input_type(node), layer_plan)
+            case MaxPool2d():
+                pool_plan = plan[node.name]
+                check_layer(network, pool_plan)
+                assert isinstance(pool_plan, PoolPlan)
+                stage = Pool(node.name, node, network.input_type(node), pool_plan)
+            case Output(kind="argmax"):
+                lanes = stages[-1].output.lanes if stages else 1
+                stage = Argmax(node.name, node, StreamFormat(network.input_type(node), lanes))
+            case _:
+                continue
+        if stages:
+            stages += _gearboxes(f"{stage.name}_gearbox", stages[-1].output, stage.input.lanes)
+        stages.append(stage)
+    if not stages:
+        raise PlanError("network must have at least one layer to be built")
+    return tuple(stages)

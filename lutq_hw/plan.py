@@ -1,0 +1,135 @@
+"""A plan: for every layer the unit, the size of its array and its memories. Plain data that a person may edit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import PlanError
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPlan:
+    """One weight layer.
+
+    Parameters
+    ----------
+    node
+        Name of the layer.
+    unit
+        Name of the MAC unit (``lutq_hw/units/``).
+    pe
+        Output channels computed at once; divides the output channels of a group.
+    channels, rows
+        Input channels and kernel rows read at once; ``simd = channels * rows`` terms a cycle. ``rows`` is 1 or the
+        kernel height.
+    index_memory
+        Where assignments live: ``bram`` or ``luts``.
+    output
+        Name of the output stage (``lutq_hw/outputs/``).
+    output_lanes
+        Channels that the output stage finishes at once; divides ``pe``.
+    output_memory
+        Where thresholds or biases live: ``bram`` or ``luts``.
+    """
+
+    node: str
+    unit: str
+    pe: int
+    channels: int
+    rows: int = 1
+    index_memory: str = "bram"
+    output: str = "thresholds"
+    output_lanes: int = 1
+    output_memory: str = "luts"
+
+    @property
+    def simd(self) -> int:
+        """Terms a cycle."""
+        return self.channels * self.rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolPlan:
+    """One max-pool: ``channels`` compared at once."""
+
+    node: str
+    channels: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plans of all layers in network order, for one model and (if known) one board.
+
+    ``digest`` is the model's; a plan made for another model is refused when it is used.
+    """
+
+    digest: str
+    layers: tuple[LayerPlan | PoolPlan, ...]
+    board: str | None = None
+
+    def __getitem__(self, node: str) -> LayerPlan | PoolPlan:
+        for layer in self.layers:
+            if layer.node == node:
+                return layer
+        raise PlanError(f"plan must have an entry for layer {node}, but has none; make the plan again")
+
+    def to_json(self) -> str:
+        """Text that `from_json` reads back."""
+        layers = [asdict(layer) for layer in self.layers]
+        return json.dumps({"format": "lutq plan", "version": VERSION, "board": self.board, "digest": self.digest,
+                           "layers": layers}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read a plan; every wrong field is a `PlanError` that names it."""
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise PlanError(f"plan must be JSON: {error}") from None
+        if not isinstance(raw, dict) or raw.get("format") != "lutq plan":
+            raise PlanError('plan must be a JSON object with "format": "lutq plan"')
+        if raw.get("version") != VERSION:
+            raise PlanError(f"plan version must be {VERSION}, not {raw.get('version')!r}; make the plan again")
+        digest, board, layers = raw.get("digest"), raw.get("board"), raw.get("layers")
+        if not isinstance(digest, str) or not (board is None or isinstance(board, str)) or not isinstance(layers, list):
+            raise PlanError("plan must have a digest (string), a board (string or null) and layers (list)")
+        return cls(digest, tuple(_layer(i, entry) for i, entry in enumerate(layers)), board)
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read a plan file."""
+        try:
+            return cls.from_json(path.read_text())
+        except OSError as error:
+            raise PlanError(f"{path}: plan file must be readable: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise PlanError(f"{path}: plan must be JSON text") from None
+        except PlanError as error:
+            raise PlanError(f"{path}: {error}") from None
+
+
+def _layer(index: int, entry: Any) -> LayerPlan | PoolPlan:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("node"), str):
+        raise PlanError(f'layers[{index}] must be an object with a "node"')
+    kind = LayerPlan if "unit" in entry else PoolPlan
+    known = {f.name: f for f in fields(kind)}
+    where = f"layer {entry['node']}"
+    for key, value in entry.items():
+        if key not in known:
+            raise PlanError(f"{where}: field must be one of {', '.join(known)}, not {key!r}")
+        if known[key].type == "int" and (type(value) is not int or value < 1):
+            raise PlanError(f"{where}: {key} must be a positive integer, not {value!r}")
+        if known[key].type == "str" and not isinstance(value, str):
+            raise PlanError(f"{where}: {key} must be a string, not {value!r}")
+        if key.endswith("_memory") and value not in ("bram", "luts"):
+            raise PlanError(f"{where}: {key} must be bram or luts, not {value!r}")
+    missing = [f.name for f in known.values() if f.default is f.default_factory and f.name not in entry]
+    if missing:
+        raise PlanError(f"{where}: field {missing[0]} must be given")
+    return kind(**entry)

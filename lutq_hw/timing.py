@@ -1,0 +1,276 @@
+"""The golden model of time: in which clock cycle every word of every stream moves. Pure Python, no hardware.
+
+Cycle c is the c-th rising clock edge after reset (the first is 0); a word moves at an edge where ``valid`` and ``ready`` are
+both high. Each timer below is the specification of one kind of stage: `LayerTimer` of ``gateware.layer``, and so on. Time
+depends on shapes, plan and stalls only, never on data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from .geometry import WindowGeometry
+from .pipeline import Argmax, Gearbox, Layer, Pool, Stage
+
+READ_LATENCY = 3
+"""Enabled cycles between the decision to read a word and its arrival at the MAC unit: address, memory, alignment."""
+
+POOL_LATENCY = 1
+"""Enabled cycles from there to a pool's output."""
+
+Stall = Callable[[int], bool]
+
+
+class Timer(Protocol):
+    """One stage. ``valid`` is its output stream's; `ready` may depend on the output's ready, nothing else may."""
+
+    valid: bool
+
+    def ready(self, o_ready: bool) -> bool:
+        """The input stream's ready."""
+        ...
+
+    def step(self, i_valid: bool, o_ready: bool) -> None:
+        """One clock edge."""
+        ...
+
+
+class WindowTimer:
+    """`gateware.window.WindowReader`, followed by a pipeline that moves with it, ``latency`` deep in all."""
+
+    def __init__(self, geometry: WindowGeometry, latency: int):
+        self.g = g = geometry
+        self.rows, self.row_words, self.fold = g.buffer_rows, g.row_words, g.fold
+        self.row_reads = g.reads // g.out_shape[0]
+        self.need, self.release = g.need, g.release
+        self.top = 1 << latency - 1
+        self.mask = (1 << latency) - 1
+        self.filled = self.col = self.available = self.oy = self.read = self.pending = 0
+        self.pipe = 0  # bit k: the last word of a window entered the pipeline k + 1 enabled cycles ago
+
+    def step(self, taken: bool, enable: bool) -> None:
+        """One clock edge: a word came in if ``taken``, the pipeline moves if ``enable``."""
+        if enable:
+            # A row can be overwritten only after the memory access that follows the decision.
+            self.filled -= self.pending
+            self.pending = 0
+            if self.read or self.available >= self.need[self.oy]:
+                self.read += 1
+                self.pipe = (self.pipe << 1 | (self.read % self.fold == 0)) & self.mask
+                if self.read == self.row_reads:
+                    self.pending = self.release[self.oy]
+                    self.available -= self.pending
+                    self.read = 0
+                    self.oy = (self.oy + 1) % len(self.need)
+            else:
+                self.pipe = self.pipe << 1 & self.mask
+        if taken:
+            self.col += 1
+            if self.col == self.row_words:
+                self.col = 0
+                self.filled += 1
+                self.available += 1
+
+
+class LayerTimer:
+    """A weight layer: window reader and MAC unit as one pipeline, then the output stage."""
+
+    def __init__(self, layer: Layer):
+        self.window = WindowTimer(layer.window, READ_LATENCY + layer.unit.latency)
+        self.steps, self.interval = layer.stage.steps, layer.stage.interval
+        self.left = 0  # cycles that the output stage still needs for the word it holds
+        self.valid = False
+
+    def ready(self, o_ready: bool) -> bool:
+        return self.window.filled != self.window.rows
+
+    def step(self, i_valid: bool, o_ready: bool) -> None:
+        window = self.window
+        taken = i_valid and window.filled != window.rows
+        free = o_ready or not self.valid
+        slice_end = self.left > 0 and (self.left - 1) % self.steps == 0
+        accept = self.left == 0 or (self.left == 1 and free)
+        sums = bool(window.pipe & window.top)
+        window.step(taken, accept or not sums)
+        if free:
+            self.valid = slice_end
+        if accept and sums:
+            self.left = self.interval
+        elif self.left and (free or not slice_end):
+            self.left -= 1
+
+
+class PoolTimer:
+    """A max-pool: window reader and maximum as one pipeline."""
+
+    def __init__(self, pool: Pool):
+        self.window = WindowTimer(pool.window, READ_LATENCY + POOL_LATENCY)
+
+    @property
+    def valid(self) -> bool:
+        return bool(self.window.pipe & self.window.top)
+
+    def ready(self, o_ready: bool) -> bool:
+        return self.window.filled != self.window.rows
+
+    def step(self, i_valid: bool, o_ready: bool) -> None:
+        self.window.step(i_valid and self.window.filled != self.window.rows, o_ready or not self.valid)
+
+
+class CollectTimer:
+    """``count`` words become one."""
+
+    def __init__(self, count: int):
+        self.count, self.have = count, 0
+
+    @property
+    def valid(self) -> bool:
+        return self.have == self.count
+
+    def ready(self, o_ready: bool) -> bool:
+        return o_ready or self.have != self.count
+
+    def step(self, i_valid: bool, o_ready: bool) -> None:
+        ready = self.ready(o_ready)
+        if self.have == self.count and o_ready:
+            self.have = 0
+        self.have += i_valid and ready
+
+
+class SplitTimer:
+    """One word becomes ``count``."""
+
+    def __init__(self, count: int):
+        self.count, self.left = count, 0
+
+    @property
+    def valid(self) -> bool:
+        return self.left > 0
+
+    def ready(self, o_ready: bool) -> bool:
+        return self.left == 0 or (self.left == 1 and o_ready)
+
+    def step(self, i_valid: bool, o_ready: bool) -> None:
+        ready = self.ready(o_ready)
+        if self.left and o_ready:
+            self.left -= 1
+        if i_valid and ready:
+            self.left = self.count
+
+
+class ArgmaxTimer:
+    """A frame of ``words`` words becomes one."""
+
+    def __init__(self, words: int):
+        self.words, self.word, self.valid = words, 0, False
+
+    def ready(self, o_ready: bool) -> bool:
+        return o_ready or not self.valid
+
+    def step(self, i_valid: bool, o_ready: bool) -> None:
+        if o_ready or not self.valid:
+            self.valid = False
+            if i_valid:
+                self.word += 1
+                if self.word == self.words:
+                    self.word, self.valid = 0, True
+
+
+def timer(stage: Stage) -> Timer:
+    """The timer of ``stage``."""
+    match stage:
+        case Gearbox():
+            if stage.input.lanes < stage.output.lanes:
+                return CollectTimer(stage.output.lanes // stage.input.lanes)
+            return SplitTimer(stage.input.lanes // stage.output.lanes)
+        case Layer():
+            return LayerTimer(stage)
+        case Pool():
+            return PoolTimer(stage)
+        case Argmax():
+            return ArgmaxTimer(stage.input.words)
+        case _:
+            assert_never(stage)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Cycles in which words moved: ``input`` into the first stage, ``outputs[k]`` out of stage k, all frames in a row."""
+
+    input: list[int]
+    outputs: list[list[int]]
+    words: list[int]
+    """Words of one frame at the input and behind each stage."""
+
+    @property
+    def output(self) -> list[int]:
+        """Cycles of the accelerator's output words."""
+        return self.outputs[-1]
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the first input word to the last output word of the first frame."""
+        return self.output[self.words[-1] - 1] - self.input[0]
+
+    @property
+    def interval(self) -> int:
+        """Cycles between the last two frames' last output words."""
+        return self.output[-1] - self.output[-1 - self.words[-1]]
+
+
+def never(cycle: int) -> bool:
+    """No stall."""
+    return False
+
+
+def schedule(stages: Sequence[Stage], frames: int, *, idle: Stall = never, stall: Stall = never,
+             limit: int | None = None) -> Schedule:
+    """Time of every word while ``frames`` frames pass through ``stages``.
+
+    Parameters
+    ----------
+    idle
+        Whether the source does not offer a new word in a cycle (an offered word stays until it is taken).
+    stall
+        Whether the sink is not ready in a cycle.
+    limit
+        Cycles after which a pipeline that has not finished is declared stuck.
+
+    Raises
+    ------
+    RuntimeError
+        If the pipeline does not finish within ``limit`` cycles: a deadlock, which is a bug.
+    """
+    timers = [timer(stage) for stage in stages]
+    words = [stages[0].input.words, *(stage.output.words for stage in stages)]
+    inputs: list[int] = []
+    outputs: list[list[int]] = [[] for _ in stages]
+    offered = False
+    total_in, total_out = frames * words[0], frames * words[-1]
+    if limit is None:
+        limit = 1000 + 20 * (frames + 2) * sum(
+            (getattr(s, "interval", 0) + s.input.words + s.output.words) for s in stages)
+    backwards = range(len(timers) - 1, -1, -1)
+    cycle = 0
+    while len(outputs[-1]) < total_out:
+        if cycle > limit:
+            raise RuntimeError(f"pipeline is stuck: {len(outputs[-1])} of {total_out} words after {limit} cycles")
+        offered = offered or (len(inputs) < total_in and not idle(cycle))
+        ready = not stall(cycle)
+        # Readiness travels backwards combinationally, valid is known beforehand: one pass settles the cycle.
+        for k in backwards:
+            stage = timers[k]
+            valid = stage.valid
+            if valid and ready:
+                outputs[k].append(cycle)
+            source = timers[k - 1].valid if k else offered
+            before = ready
+            ready = stage.ready(before)
+            stage.step(source, before)
+        if offered and ready:
+            inputs.append(cycle)
+            offered = False
+        cycle += 1
+    return Schedule(inputs, outputs, words)
