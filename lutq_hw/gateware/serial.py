@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from amaranth import Cat, Module, Mux, Signal, Value, signed
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 
 from ..output import OutputStage
@@ -58,9 +58,8 @@ class SerialStage(wiring.Component):
             if left is not None:
                 m.d.sync += left.eq(s.slices - 1)
         with m.Elif(slice_end & free):
-            m.d.sync += held.eq(held >> width)
             if left is not None:
-                m.d.sync += left.eq(left - 1)
+                m.d.sync += [held.eq(held >> width), left.eq(left - 1)]
             with m.If(word_end):
                 m.d.sync += busy.eq(0)
 
@@ -70,9 +69,3 @@ class SerialStage(wiring.Component):
             with m.If(slice_end):
                 m.d.sync += self.o.payload.eq(Cat(r.as_unsigned()[:s.type.bits] for r in results))
         return m
-
-    def widened(self, value: Value, bits: int, name: str, m: Module) -> Signal:
-        """``value`` as a signed signal of ``bits`` bits."""
-        signal = Signal(signed(bits), name=name)
-        m.d.comb += signal.eq(value)
-        return signal

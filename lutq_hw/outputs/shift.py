@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from amaranth import Const, Module, Mux, Signal, Value, signed
+from amaranth import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 
 from ..cost import Cost
@@ -81,9 +81,13 @@ class _ShiftStage(SerialStage):
     def lane(self, m: Module, lane: int, acc: Value) -> Value:
         s = self.stage
         assert isinstance(s, ShiftSaturate)
-        offset = offset_table(self, m, lane, s.offsets)
-        total = Signal(signed(s.total_bits), name=f"total{lane}")
-        m.d.comb += total.eq(acc + offset)
-        code = total >> s.shift
-        low, high = Const(s.type.min, signed(s.type.bits + 1)), Const(s.type.max, signed(s.type.bits + 1))
-        return Mux(code < low, low, Mux(code > high, high, code))
+        bits = s.type.bits
+        total = Signal(signed(max(s.total_bits, s.shift + bits + 2)), name=f"total{lane}")
+        m.d.comb += total.eq(acc + offset_table(self, m, lane, s.offsets))
+        code, negative = total[s.shift:], total[-1]
+        # Saturation by looking at the bits above the code: comparators would cost a carry chain each.
+        if s.type.signed:
+            above = code[bits - 1:-1]
+            fits = Mux(negative, above.all(), ~above.any())
+            return Mux(fits, code[:bits], Mux(negative, 1 << (bits - 1), s.type.max))
+        return Mux(negative, 0, code[:bits] | code[bits:-1].any().replicate(bits))

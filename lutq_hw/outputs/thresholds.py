@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 
 from ..cost import Cost
@@ -56,9 +56,10 @@ class ThresholdSearch(OutputStage):
 
     @property
     def word_bits(self) -> int:
-        """Bits of a signed table word."""
+        """Bits of a signed table word; it holds the negated bound, so that one adder compares (iCE40 cannot subtract as
+        cheaply: its carry chain takes operands as they are)."""
         low, high = self.sum_range
-        return signed_bits(low, high + 1)
+        return signed_bits(-high - 1, -low)
 
     @property
     def inverts(self) -> bool:
@@ -70,7 +71,7 @@ class ThresholdSearch(OutputStage):
         channels = range(lane, self.node.outputs, self.lanes)
         mask = (1 << self.word_bits) - 1
         flags = [int(self.step.descending[o]) << self.word_bits for o in channels]
-        return [int(b) & mask | flag for o, flag in zip(channels, flags, strict=True) for b in self.bounds[o]]
+        return [int(-b) & mask | flag for o, flag in zip(channels, flags, strict=True) for b in self.bounds[o]]
 
     def cost(self) -> Cost:
         from ..costing import search_cost
@@ -88,9 +89,10 @@ class _SearchStage(SerialStage):
         width = s.word_bits + s.inverts
         m.submodules[f"table{lane}"] = table = Rom(s.words(lane), width=width, style=s.memory)
         code, found, trial = (Signal(bits, name=f"{name}{lane}") for name in ("code", "found", "trial"))
-        bound = self.widened(table.data[:s.word_bits].as_signed(), s.word_bits, f"bound{lane}", m)
+        excess = Signal(signed(max(s.word_bits, s.acc_bits) + 1), name=f"excess{lane}")
         m.d.comb += [
-            found.eq(Mux(acc >= bound, code | self.step, code)),
+            excess.eq(acc + table.data[:s.word_bits].as_signed()),
+            found.eq(Mux(excess[-1], code, code | self.step)),
             # The next word to compare with: one bit further, or the middle of the next channel.
             trial.eq(Mux(self.next_step[-1], self.next_step, found | self.next_step)),
             table.addr.eq(Cat(trial, [] if self.next_row is None else self.next_row)),

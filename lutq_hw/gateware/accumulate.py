@@ -1,0 +1,141 @@
+"""Adder tree and accumulator: what every MAC unit has behind its products."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..network.tensor import signed_bits
+
+
+def tree_levels(simd: int) -> int:
+    """Registered levels of the adder tree over ``simd`` terms."""
+    return (simd - 1).bit_length()
+
+
+class TermRange(NamedTuple):
+    """What one term can be: ``low <= value`` and ``value + carry <= high``, in units of ``2**zeros``."""
+
+    low: int
+    high: int
+    zeros: int = 0
+    carries: bool = False
+    """Every term brings a carry: a bit of the same weight as the term's lowest, to be added to it."""
+
+    @property
+    def bits(self) -> int:
+        """Bits of one term."""
+        return self.sum_bits(1)
+
+    def sum_bits(self, count: int) -> int:
+        """Bits of the sum of ``count`` terms, some of their carries added or not."""
+        return signed_bits(min(count * self.low, 0), max(count * self.high, 0))
+
+
+class Node(NamedTuple):
+    """A sum on its way down the tree."""
+
+    value: Value
+    count: int
+
+
+class Accumulate(wiring.Component):
+    """Sums ``simd`` terms a cycle for each of ``pe`` outputs, up to and including the word with ``last``.
+
+    Moves when ``en`` is high, which is ``o.ready | ~o.valid``, combinationally; bubbles (``valid`` low) move too. The sums
+    follow the last word by ``tree_levels(simd) + 1`` cycles. A word of terms is taken every cycle.
+
+    On iCE40 an adder bit is one LUT4 with its carry, and three things are hidden in there:
+
+    * the first word of a sum overwrites the accumulator through the fourth LUT input, no masking is needed;
+    * a term's carry (the + 1 of a two's complement) is the carry input of the adder that takes the term, or of a later one;
+    * an operand without partner takes a carry while it waits.
+
+    Only where ``simd`` is a power of two one carry is left for the accumulator, which must be masked then.
+
+    Members
+    -------
+    terms, carries
+        Of output p and term s at ``p * simd + s``; ``carries`` only if ``term.carries``.
+    valid, last, en
+        The word is there; it ends a sum; it is taken.
+    o
+        Stream of ``pe`` signed sums.
+    """
+
+    def __init__(self, *, pe: int, simd: int, acc_bits: int, term: TermRange):
+        self.pe, self.simd, self.acc_bits, self.term = pe, simd, acc_bits, term
+        self.inner_bits = max(1, acc_bits - term.zeros)
+        """Bits of an accumulator, without those that are always zero."""
+        members = {
+            "terms": In(data.ArrayLayout(signed(min(term.bits, self.inner_bits)), pe * simd)),
+            "valid": In(1), "last": In(1), "en": Out(1),
+            "o": Out(stream.Signature(data.ArrayLayout(signed(acc_bits), pe))),
+        }
+        if term.carries:
+            members["carries"] = In(pe * simd)
+        super().__init__(members)
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.d.comb += self.en.eq(self.o.ready | ~self.o.valid)
+        valid, last = self.valid, self.last
+        for level in range(tree_levels(self.simd)):
+            valid, last = (self._register(m, bit, f"{name}{level}", reset_less=False)
+                           for name, bit in (("valid", valid), ("last", last)))
+        first = Signal(init=1)
+        taken = Signal()
+        m.d.comb += taken.eq(self.en & valid)
+        with m.If(taken):
+            m.d.sync += first.eq(last)
+        with m.If(self.en):
+            m.d.sync += self.o.valid.eq(valid & last)
+        for p in range(self.pe):
+            total, carry = self._tree(m, p)
+            acc = Signal(signed(self.inner_bits), name=f"acc{p}", reset_less=True)
+            with m.If(taken):
+                if carry is None:
+                    m.d.sync += acc.eq(Mux(first, total, acc + total))
+                else:
+                    m.d.sync += acc.eq(add(Mux(first, 0, acc), total, carry))
+            m.d.comb += self.o.payload[p].eq(acc << min(self.term.zeros, self.acc_bits - self.inner_bits))
+        return m
+
+    def _tree(self, m: Module, p: int) -> tuple[Value, Value | None]:
+        """Sum of the terms of output ``p`` and the carry that is left."""
+        lanes = range(p * self.simd, (p + 1) * self.simd)
+        nodes = [Node(self.terms[lane], 1) for lane in lanes]
+        carries = [self.carries[lane] for lane in lanes] if self.term.carries else []
+        for level in range(tree_levels(self.simd)):
+            merged = []
+            for n in range(0, len(nodes), 2):
+                pair = nodes[n:n + 2]
+                carry = carries.pop(0) if carries else None
+                value = pair[0].value if len(pair) == 1 else None
+                if value is None:
+                    value = add(pair[0].value, pair[1].value, carry)
+                elif carry is not None:
+                    value = value + carry
+                count = sum(node.count for node in pair)
+                shape = signed(min(self.term.sum_bits(count), self.inner_bits))
+                merged.append(Node(self._register(m, value, f"sum{p}_{level}_{n // 2}", shape), count))
+            nodes = merged
+            carries = [self._register(m, carry, f"carry{p}_{level}_{n}") for n, carry in enumerate(carries)]
+        assert len(carries) <= 1, "a tree over simd terms has simd - 1 adders"
+        return nodes[0].value, carries[0] if carries else None
+
+    def _register(self, m: Module, value: Value, name: str, shape=1, reset_less: bool = True) -> Signal:
+        register = Signal(shape, name=name, reset_less=reset_less)
+        with m.If(self.en):
+            m.d.sync += register.eq(value)
+        return register
+
+
+def add(a: Value, b: Value, carry: Value | None) -> Value:
+    """``a + b + carry`` of signed values in one adder: its carry input comes from one bit below."""
+    if carry is None:
+        return a + b
+    return (Cat(Const(1, 1), a).as_signed() + Cat(carry, b).as_signed())[1:].as_signed()

@@ -1,0 +1,85 @@
+"""The frame of a MAC unit's component: rows shared by all outputs, lanes, product registers, sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from amaranth import Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import connect, flipped
+
+from ..mac import MacUnit
+from .accumulate import Accumulate, TermRange, tree_levels
+
+
+class Term(NamedTuple):
+    """Result of a lane."""
+
+    value: Value
+    carry: Value | None = None
+    registered: bool = False
+    """The value comes out of a register or memory port that moves with ``en``."""
+
+
+def array_latency(simd: int, *, row_register: bool = False) -> int:
+    """Cycles from the last word's transfer to ``o.valid`` of a `MacArray`."""
+    return row_register + 1 + tree_levels(simd) + 1
+
+
+class MacArray(wiring.Component):
+    """Words of ``unit.input_layout`` become words of ``unit.output_layout``; the timing is that of `MacUnit`.
+
+    A unit derives from it and says what a row and a lane are. ``rows`` may be kept in a register (with the indices), which
+    costs one cycle and cuts the path where a row needs adders.
+    """
+
+    def __init__(self, unit: MacUnit, term: TermRange, *, row_register: bool = False):
+        super().__init__(unit.members)
+        self.unit, self.term, self.row_register = unit, term, row_register
+
+    def row(self, m: Module, s: int, x: Value) -> Sequence[Value]:
+        """Values formed once from activation ``s``, for all outputs; combinational."""
+        return [x]
+
+    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], index: Value) -> Term:
+        """Product of one lane, combinational unless it says otherwise."""
+        raise NotImplementedError
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        unit = self.unit
+        m.submodules.sums = sums = Accumulate(pe=unit.pe, simd=unit.simd, acc_bits=unit.acc_bits, term=self.term)
+        connect(m, sums.o, flipped(self.o))
+        m.d.comb += self.i.ready.eq(sums.en)
+        word = self.i.p
+        valid, last = self.i.valid, word.last
+        rows = [list(self.row(m, s, word.x[s])) for s in range(unit.simd)]
+        index = [word.index[lane] for lane in range(unit.pe * unit.simd)]
+
+        def register(value: Value, name: str, reset_less: bool = True) -> Signal:
+            kept = Signal(value.shape(), name=name, reset_less=reset_less)
+            with m.If(sums.en):
+                m.d.sync += kept.eq(value)
+            return kept
+
+        if self.row_register:
+            rows = [[register(value, f"row{s}_{n}") for n, value in enumerate(row)] for s, row in enumerate(rows)]
+            index = [register(value, f"index{lane}") for lane, value in enumerate(index)]
+            valid, last = register(valid, "valid_row", reset_less=False), register(last, "last_row", reset_less=False)
+        for lane in range(unit.pe * unit.simd):
+            p, s = divmod(lane, unit.simd)
+            value, carry, registered = self.lane(m, sums.en, f"lane{p}_{s}", rows[s], index[lane])
+            if not registered:
+                product = Signal(sums.terms[lane].shape(), name=f"product{p}_{s}", reset_less=True)
+                with m.If(sums.en):
+                    m.d.sync += product.eq(value)
+                value = product
+            m.d.comb += sums.terms[lane].eq(value)
+            if carry is not None:
+                m.d.comb += sums.carries[lane].eq(register(carry, f"carry{p}_{s}"))
+        m.d.comb += [
+            sums.valid.eq(register(valid, "valid", reset_less=False)),
+            sums.last.eq(register(last, "last", reset_less=False)),
+        ]
+        return m
