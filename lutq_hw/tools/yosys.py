@@ -100,6 +100,9 @@ def _script(name: str, top: str, options: Sequence[str]) -> str:
         f"read_rtlil {name}.il",
         # Alias wires such as \o__payload[0] make ABC9 fail on an assertion (YosysHQ/yosys#4349).
         "rename -hide */w:*[*]*",
+        # Rule of every memory here: an address is never read in the cycle that writes it. Without this line Yosys would
+        # build the bypass that Amaranth's "old data" asks for, about 1.5 luts for each bit of the memory word.
+        "setparam -set COLLISION_X_MASK 1'1 */t:$memrd_v2",
         f"synth_ice40 -top {top} {' '.join(options)}",
         f"tee -q -o {name}.modules.json stat -json",
         "setattr -mod -unset keep_hierarchy *",
