@@ -181,48 +181,64 @@ class WindowReader(wiring.Component):
 
     def _address(self, m: Module, advance: Value, ends: dict[str, Value]) -> tuple[Value, Value]:
         """Memory address of the word to read, and the bank of the window's top row."""
+        col = self._column(m, advance, ends)
+        g = self.geometry
+        # Position of rows in the circular buffer. Steps are tables of a few entries: modulo without adders.
+        top = Signal(range(max(2, g.buffer_rows)), init=-g.padding[0] % g.buffer_rows)
+        row = Signal.like(top, init=top.init)
+
+        def later(value: Value, rows: int, name: str) -> Value:
+            table = [(bank + rows) % g.buffer_rows for bank in range(g.buffer_rows)]
+            return lookup(m, value, table, len(top), name)
+
+        rest = g.shape[0] - (g.out_shape[0] - 1) * g.stride[0]
+        next_top = later(top, rest, "next_frame")
+        if g.out_shape[0] > 1:
+            next_top = Mux(ends["frame"], next_top, later(top, g.stride[0], "next_window"))
+        with m.If(advance & ends["row"]):
+            m.d.sync += top.eq(next_top)
+        if g.rows > 1:
+            return col, top
+        with m.If(advance):
+            with m.If(ends["row"]):
+                m.d.sync += row.eq(next_top)
+            with m.Elif(ends["fold"]):
+                m.d.sync += row.eq(top)
+            with m.Elif(ends["column"]):
+                m.d.sync += row.eq(later(row, 1, "next_row"))
+        base = lookup(m, row, [bank * g.row_words for bank in range(g.buffer_rows)], (g.depth - 1).bit_length(), "base")
+        return (base + col)[:(g.depth - 1).bit_length()], Const(0)
+
+    def _column(self, m: Module, advance: Value, ends: dict[str, Value]) -> Value:
+        """Position in the row of the word to read: negative in the padding on the left."""
         g = self.geometry
         start = -g.padding[1] * g.pixel_words
         limit = (g.shape[1] + g.padding[1] + g.stride[1] + g.kernel[1]) * g.pixel_words
         shape = signed(1 + max(-start, limit).bit_length())
-        pixel, group, col = (Signal(shape, init=start, name=name) for name in ("pixel", "group", "col"))
-        next_pixel, next_group = Signal(shape), Signal(shape)
-        m.d.comb += [
-            next_pixel.eq(Mux(ends["row"], start, pixel + g.stride[1] * g.pixel_words)),
-            next_group.eq(Mux(ends["pixel"], next_pixel, group + g.group_words)),
-        ]
-        with m.If(advance):
-            with m.If(ends["pixel"]):
+        col = Signal(shape, init=start)
+        first: Value = Const(start, shape)  # of this window
+        following: Value = first  # of the next window
+        if g.out_shape[1] > 1:
+            pixel, next_pixel = Signal(shape, init=start), Signal(shape)
+            m.d.comb += next_pixel.eq(Mux(ends["row"], start, pixel + g.stride[1] * g.pixel_words))
+            with m.If(advance & ends["pixel"]):
                 m.d.sync += pixel.eq(next_pixel)
+            first, following = pixel, next_pixel
+        if g.groups > 1:
+            group, next_group = Signal(shape, init=start), Signal(shape)
+            m.d.comb += next_group.eq(Mux(ends["pixel"], following, group + g.group_words))
+            with m.If(advance & ends["group"]):
+                m.d.sync += group.eq(next_group)
+            first, following = group, next_group
+        with m.If(advance):
             with m.If(ends["group"]):
-                m.d.sync += [group.eq(next_group), col.eq(next_group)]
+                m.d.sync += col.eq(following)
             with m.Elif(ends["column"]):
-                m.d.sync += col.eq(group)
-            with m.Elif(ends["word"]):
-                m.d.sync += col.eq(col + (1 + g.pixel_words - g.group_words))
+                m.d.sync += col.eq(first)
             with m.Else():
-                m.d.sync += col.eq(col + 1)
-
-        # Position of the window's top row in the circular buffer, in rows (banks) or in words.
-        unit = 1 if g.rows > 1 else g.row_words
-        size = g.buffer_rows * unit
-        top = Signal(range(max(2, size)), init=(-g.padding[0] * unit) % size)
-        row = Signal.like(top, init=top.init)
-
-        def later(value: Value, rows: int) -> Value:
-            step = rows * unit % size
-            return Mux(value >= size - step, value - (size - step), value + step) if step else value
-
-        rest = g.shape[0] - (g.out_shape[0] - 1) * g.stride[0]
-        next_top = Signal.like(top)
-        m.d.comb += next_top.eq(Mux(ends["frame"], later(top, rest), later(top, g.stride[0])))
-        with m.If(advance & ends["row"]):
-            m.d.sync += [top.eq(next_top), row.eq(next_top)]
-        with m.Elif(advance & ends["fold"]):
-            m.d.sync += row.eq(top)
-        with m.Elif(advance & ends["column"]):
-            m.d.sync += row.eq(later(row, 1))
-        return (col, top) if g.rows > 1 else ((row + col)[:len(row) + 1], Const(0))
+                # From one kernel column to the next, the words of other channel groups are skipped.
+                m.d.sync += col.eq(col + Mux(ends["word"], 1 + g.pixel_words - g.group_words, 1))
+        return col
 
     def _mask(self, m: Module, axis: int, out: Value, name: str) -> Value:
         g = self.geometry
