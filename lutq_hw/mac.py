@@ -53,8 +53,10 @@ class MacUnit(ABC):
     name: ClassVar[str]
     """Word used in plans, command line and reports."""
 
-    latency: ClassVar[int]
-    """Cycles from the transfer of the last word to ``o.valid`` (see class docstring)."""
+    @property
+    @abstractmethod
+    def latency(self) -> int:
+        """Cycles from the transfer of the last word to ``o.valid`` (see class docstring)."""
 
     @classmethod
     def reject(cls, codebook: Codebook, x_bits: int, x_signed: bool) -> str | None:

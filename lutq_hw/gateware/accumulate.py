@@ -36,9 +36,10 @@ class TermRange(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A sum on its way down the tree."""
+    """A sum on its way down the tree, and the one carry of its terms that is not in it yet."""
 
     value: Value
+    carry: Value | None
     count: int
 
 
@@ -94,7 +95,7 @@ class Accumulate(wiring.Component):
         with m.If(self.en):
             m.d.sync += self.o.valid.eq(valid & last)
         for p in range(self.pe):
-            total, carry = self._tree(m, p)
+            total, carry, _ = self._tree(m, p)
             acc = Signal(signed(self.inner_bits), name=f"acc{p}", reset_less=True)
             with m.If(taken):
                 if carry is None:
@@ -104,28 +105,25 @@ class Accumulate(wiring.Component):
             m.d.comb += self.o.payload[p].eq(acc << min(self.term.zeros, self.acc_bits - self.inner_bits))
         return m
 
-    def _tree(self, m: Module, p: int) -> tuple[Value, Value | None]:
-        """Sum of the terms of output ``p`` and the carry that is left."""
-        lanes = range(p * self.simd, (p + 1) * self.simd)
-        nodes = [Node(self.terms[lane], 1) for lane in lanes]
-        carries = [self.carries[lane] for lane in lanes] if self.term.carries else []
+    def _tree(self, m: Module, p: int) -> Node:
+        """Sum of the terms of output ``p``."""
+        nodes = [Node(self.terms[lane], self.carries[lane] if self.term.carries else None, 1)
+                 for lane in range(p * self.simd, (p + 1) * self.simd)]
         for level in range(tree_levels(self.simd)):
-            merged = []
-            for n in range(0, len(nodes), 2):
-                pair = nodes[n:n + 2]
-                carry = carries.pop(0) if carries else None
-                value = pair[0].value if len(pair) == 1 else None
-                if value is None:
-                    value = add(pair[0].value, pair[1].value, carry)
-                elif carry is not None:
-                    value = value + carry
-                count = sum(node.count for node in pair)
-                shape = signed(min(self.term.sum_bits(count), self.inner_bits))
-                merged.append(Node(self._register(m, value, f"sum{p}_{level}_{n // 2}", shape), count))
-            nodes = merged
-            carries = [self._register(m, carry, f"carry{p}_{level}_{n}") for n, carry in enumerate(carries)]
-        assert len(carries) <= 1, "a tree over simd terms has simd - 1 adders"
-        return nodes[0].value, carries[0] if carries else None
+            nodes = [self._merge(m, nodes[n:n + 2], f"{p}_{level}_{n // 2}") for n in range(0, len(nodes), 2)]
+        return nodes[0]
+
+    def _merge(self, m: Module, pair: list[Node], name: str) -> Node:
+        """Adds two nodes, or moves a lone one, and takes a carry in."""
+        count = sum(node.count for node in pair)
+        carries = [node.carry for node in pair if node.carry is not None]
+        taken = carries.pop(0) if carries else None
+        if len(pair) == 2:
+            value = add(pair[0].value, pair[1].value, taken)
+        else:
+            value = pair[0].value if taken is None else pair[0].value + taken
+        return Node(self._register(m, value, f"sum{name}", signed(min(self.term.sum_bits(count), self.inner_bits))),
+                    self._register(m, carries[0], f"carry{name}") if carries else None, count)
 
     def _register(self, m: Module, value: Value, name: str, shape=1, reset_less: bool = True) -> Signal:
         register = Signal(shape, name=name, reset_less=reset_less)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth import Array, Const, Value, signed, unsigned
+from amaranth import Array, Const, Value, signed
 
+from ..mac import MacUnit
 from ..network.tensor import signed_bits
+from .accumulate import TermRange
 
 TABLE_BITS = 4
 """Activations up to this width: a function of one is a LUT4 for each bit of the result. Wider ones need adders."""
@@ -29,16 +31,22 @@ def signed_digits(value: int) -> list[tuple[int, int]]:
 def multiple(x: Value, factor: int) -> Value:
     """``x * factor`` in shifts and adders, or as a look-up where ``x`` is narrow; never a multiplier."""
     shape = x.shape()
-    low = -(1 << shape.width - 1) if shape.signed else 0
-    levels = range(low, low + (1 << shape.width))
-    bits = signed_bits(min(level * factor for level in levels), max(level * factor for level in levels))
+    levels = range(-(1 << shape.width - 1), 1 << shape.width - 1) if shape.signed else range(1 << shape.width)
+    products = [level * factor for level in levels]
+    bits = signed_bits(min(0, *products), max(products))
     digits = signed_digits(factor)
     if len(digits) > 1 and shape.width <= TABLE_BITS:
-        return lookup(x, [level * factor for level in [*levels[-low:], *levels[:-low or None]]][:1 << shape.width], signed(bits))
-    total: Value = Const(0, signed(1))
+        return column(x, products, signed(bits))
+    total: Value = Const(0, signed(bits))
     for sign, shift in digits:
-        total = total + (x << shift) if sign > 0 else total - (x << shift)
-    return total[:bits].as_signed() if len(total) >= bits else total
+        total = (total + (x << shift) if sign > 0 else total - (x << shift))[:bits].as_signed()
+    return total
+
+
+def column(x: Value, entries: Sequence[int], shape) -> Value:
+    """Function of an activation, given for its values in ascending order."""
+    half = len(entries) // 2 if x.shape().signed else 0
+    return lookup(x, [*entries[half:], *entries[:half]], shape)
 
 
 def fill(entries: Sequence[int], bits: int) -> list[int]:
@@ -61,3 +69,26 @@ def select(index: Value, values: Sequence[Value]) -> Value:
     """One of the values in logic; ``values`` may be fewer than the addresses."""
     order = fill(range(len(values)), len(index))
     return Value.cast(Array(values[n] for n in order)[index])
+
+
+def _zeros(values: Sequence[int]) -> int:
+    """Zeros that all values end in."""
+    union = 0
+    for value in values:
+        union |= abs(value)
+    return max(0, (union & -union).bit_length() - 1)
+
+
+def exact_range(unit: MacUnit) -> TermRange:
+    """Range of a unit's products."""
+    zeros = _zeros(unit.products.reshape(-1).tolist())
+    return TermRange(int(unit.products.min() >> zeros), int(unit.products.max() >> zeros), zeros)
+
+
+def complemented_range(unit: MacUnit) -> TermRange:
+    """Range of ``|d| * x``, complemented for a negative value d, of a unit with a dictionary."""
+    values = unit.codebook.dictionary[0]
+    zeros = _zeros(values.tolist())
+    negative = values < 0
+    terms = unit.levels[:, None] * (abs(values) >> zeros)[None, :] ^ -negative.astype(int)[None, :]
+    return TermRange(int(terms.min()), int((unit.products >> zeros).max()), zeros, carries=bool(negative.any()))

@@ -1,0 +1,73 @@
+"""The baseline: decode the index to its dictionary value and multiply in a DSP block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from amaranth import Module, Signal, Value, signed
+from amaranth.lib import wiring
+
+from ..cost import Cost
+from ..gateware.accumulate import TermRange
+from ..gateware.lanes import exact_range, lookup
+from ..gateware.mac_array import MacArray, Term, array_latency
+from ..mac import MacUnit
+from ..network import Codebook
+from ..network.tensor import signed_bits
+
+OPERAND_BITS = 16
+"""Width of the operands of a DSP block (SB_MAC16)."""
+
+INFERRED_BITS = 11
+"""Products from this width on become a DSP block in Yosys by themselves."""
+
+
+class Multiplier(MacUnit):
+    """A DSP block for each lane, behind a table that turns the index into the dictionary's value."""
+
+    name = "multiplier"
+
+    @classmethod
+    def reject(cls, codebook: Codebook, x_bits: int, x_signed: bool) -> str | None:
+        if codebook.table is not None:
+            return "multiplier needs a dictionary, not a product table"
+        for value in codebook.dictionary.reshape(-1).tolist():
+            if signed_bits(value, value) > OPERAND_BITS:
+                return f"multiplier needs dictionary values of at most {OPERAND_BITS} bits, not {value}"
+        return None
+
+    @property
+    def latency(self) -> int:
+        return array_latency(self.simd)
+
+    @cached_property
+    def term(self) -> TermRange:
+        """Range of the products."""
+        return exact_range(self)
+
+    def cost(self) -> Cost:
+        return Cost()
+
+    def create(self) -> wiring.Component:
+        return MultiplierArray(self)
+
+
+class MultiplierArray(MacArray):
+    """The array of `Multiplier`."""
+
+    def __init__(self, unit: Multiplier):
+        super().__init__(unit, unit.term)
+
+    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], index: Value) -> Term:
+        (x,) = row
+        bits = self.term.bits
+        values = (self.unit.codebook.dictionary[0] >> self.term.zeros).tolist()
+        value = lookup(index, values, signed(signed_bits(min(0, *values), max(values))))
+        if bits >= INFERRED_BITS:
+            return Term(x * value)
+        # Yosys leaves products under 11 bits to logic, and cuts operands to the bits that the product needs. So the
+        # activation gets a one above all bits of the product, and the product is kept at full width.
+        wide = Signal(signed(OPERAND_BITS), name=f"{name}_wide", attrs={"keep": 1})
+        m.d.comb += wide.eq((x + (1 << OPERAND_BITS - 2)) * value)
+        return Term(wide[:bits].as_signed())

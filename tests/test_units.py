@@ -1,0 +1,193 @@
+# amaranth: UnusedElaboratable=no
+"""Every MAC unit against its reference, in value and in time. A new file in units/ is tested here by itself."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from stream_helpers import bursts, never, stalls, transfer
+
+from lutq_hw.mac import MacUnit
+from lutq_hw.network import Codebook
+from lutq_hw.network.tensor import signed_bits
+from lutq_hw.units import UNITS
+
+DICTIONARIES = {
+    "powers of two": (-16, -8, -4, -1, 0, 2, 4, 16),
+    "positive powers of two": (1, 2, 8),
+    "sums of two powers": (-20, -7, -3, 0, 5, 12),
+    "even": (-8, -4, 0, 4, 8, 24),
+    "free": (-43, -11, -2, 0, 1, 19, 21, 53),
+    "many": tuple(range(-37, 38, 4)),
+    "negative": (-9, -5, -1),
+    "binary": (-1, 1),
+    "ternary": (-3, 0, 3),
+    "two": (0, 1),
+    "one": (-6,),
+    "zero": (0,),
+}
+
+
+def codebook(dictionary=None, table=None) -> Codebook:
+    """A codebook that is all dictionary."""
+    entries = len(dictionary) if table is None else len(table[0])
+    return Codebook(assignments=np.arange(entries)[None, :], dictionary=dictionary, table=table)
+
+
+def random_table(rng: random.Random, x_bits: int) -> Codebook:
+    """A product table without any structure."""
+    entries, scale = rng.randint(1, 9), rng.choice([1, 3, 100, 1000])
+    return codebook(table=[[rng.randint(-scale, scale) for _ in range(entries)] for _ in range(1 << x_bits)])
+
+
+def make(name: str, book: Codebook, *, x_bits=4, x_signed=False, pe=2, simd=3, acc_bits=14) -> MacUnit:
+    """The unit ``name``."""
+    return UNITS[name](codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits)
+
+
+def stimulus(unit: MacUnit, folds: list[int], rng: random.Random) -> tuple[list[dict[str, Any]], list[list[int]]]:
+    """Random words that make ``len(folds)`` sums of ``folds[n]`` words, and the sums."""
+    draw = np.random.default_rng(rng.randrange(1 << 32))
+    words, sums = [], []
+    for fold in folds:
+        x = draw.choice(unit.levels, (fold, unit.simd))
+        if rng.random() < 0.2:  # extreme sums
+            x = np.full_like(x, draw.choice(unit.levels[[0, -1]]))
+        index = draw.integers(0, unit.codebook.entries, (fold, unit.pe, unit.simd))
+        if rng.random() < 0.2:
+            index[:] = draw.integers(0, unit.codebook.entries)
+        for t in range(fold):
+            words.append({"x": x[t].tolist(), "index": index[t].reshape(-1).tolist(), "last": int(t == fold - 1)})
+        sums.append(wrapped(unit, unit.reference(x, index)))
+    return words, sums
+
+
+def wrapped(unit: MacUnit, sums: np.ndarray) -> list[int]:
+    """Sums modulo ``2**acc_bits``, signed."""
+    half = 1 << unit.acc_bits - 1
+    return ((sums + half & 2 * half - 1) - half).tolist()
+
+
+def garbage(unit: MacUnit, seed: int) -> Iterator[dict[str, Any]]:
+    """What stands on the wires while nothing is offered."""
+    rng = random.Random(seed)
+    while True:
+        yield {"x": [int(rng.choice(unit.levels)) for _ in range(unit.simd)],
+               "index": [rng.randrange(1 << unit.index_bits) for _ in range(unit.pe * unit.simd)], "last": rng.randrange(2)}
+
+
+def expected_cycles(latency: int, lasts: list[int], offered: Iterator[bool], ready: Iterator[bool]) -> tuple[list[int], list[int]]:
+    """The rule of the pipeline in software: cycles in which words are taken, and in which sums are handed over.
+
+    ``offered`` asks the source's stall pattern, ``ready`` the sink's.
+    """
+    stages = [False] * latency  # a stage holds the end of a sum
+    taken: list[int] = []
+    given: list[int] = []
+    waiting = False
+    cycle = 0
+    while len(given) < sum(lasts):
+        if not waiting and len(taken) < len(lasts):
+            waiting = not next(offered)
+        sink = not next(ready)
+        if sink and stages[-1]:
+            given.append(cycle)
+        if sink or not stages[-1]:
+            stages = [waiting and bool(lasts[len(taken)]), *stages[:-1]]
+            if waiting:
+                taken.append(cycle)
+            waiting = False
+        cycle += 1
+    return taken, given
+
+
+def conform(unit: MacUnit, folds: list[int], seed: int, put: str = "never", get: str = "never") -> None:
+    """Runs a unit and compares values and cycles."""
+    patterns = {"never": lambda n: never(), "rare": lambda n: stalls(0.1, n), "often": lambda n: stalls(0.6, n),
+                "bursts": lambda n: bursts(7, n)}
+    rng = random.Random(seed)
+    words, sums = stimulus(unit, folds, rng)
+    sent, received = transfer(unit.create(), words, len(sums), put_stalls=patterns[put](seed), get_stalls=patterns[get](seed + 1),
+                              garbage=garbage(unit, seed), drain=unit.latency + 3)
+    assert [list(payload) for payload in received.payloads] == sums
+    taken, given = expected_cycles(unit.latency, [word["last"] for word in words], patterns[put](seed), patterns[get](seed + 1))
+    assert sent.cycles == taken
+    assert received.cycles == given
+    for sink_ready, offered, ready in zip(received.ready, received.offered, sent.ready, strict=False):
+        assert ready == (sink_ready or not offered), "i.ready must be o.ready | ~o.valid"
+
+
+def accepts(name: str, book: Codebook, x_bits: int, x_signed: bool) -> bool:
+    return UNITS[name].reject(book, x_bits, x_signed) is None
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("kind", DICTIONARIES)
+@pytest.mark.parametrize("x_signed", [False, True])
+def test_every_dictionary(name, kind, x_signed):
+    """Values of each dictionary, without stalls."""
+    book = codebook(DICTIONARIES[kind])
+    if accepts(name, book, 4, x_signed):
+        conform(make(name, book, x_signed=x_signed), [3, 1, 1, 4, 2, 3], seed=len(kind))
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("seed", range(14))
+def test_random_unit(name, seed):
+    """Random geometry, dictionary or table, and stalls on both sides."""
+    rng = random.Random(f"{name} {seed}")
+    x_bits, x_signed = rng.choice([1, 2, 3, 4, 5, 8]), bool(rng.randrange(2))
+    books = [codebook(dictionary) for dictionary in DICTIONARIES.values()]
+    books = [book for book in books if accepts(name, book, x_bits, x_signed)]
+    table = random_table(rng, x_bits)
+    book = table if accepts(name, table, x_bits, x_signed) and rng.random() < 0.5 else rng.choice(books)
+    unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=rng.choice([1, 2, 3]), simd=rng.randint(1, 9),
+                acc_bits=rng.randint(2, 24))
+    kinds = ["never", "rare", "often", "bursts"]
+    conform(unit, [rng.choice([1, 1, 2, 3, 7]) for _ in range(12)], seed, rng.choice(kinds), rng.choice(kinds))
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("pe, simd", [(1, 1), (1, 2), (3, 1), (1, 5), (2, 8)])
+@pytest.mark.parametrize("put, get", [("never", "never"), ("often", "never"), ("never", "often"), ("often", "bursts")])
+def test_timing(name, pe, simd, put, get):
+    """Latency, interval 1, the ready rule and frozen bubbles; sums of one word among them."""
+    unit = make(name, codebook(DICTIONARIES["powers of two"]), pe=pe, simd=simd)
+    conform(unit, [1, 1, 1, 2, 5, 1, 3, 1, 1], seed=pe * 100 + simd, put=put, get=get)
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_sums_wrap_on_the_way(name):
+    """A sum that leaves the accumulator's range and comes back is right."""
+    unit = make(name, codebook((-16, 0, 16)), pe=1, simd=2, acc_bits=10)
+    index = np.array([2] * 7 + [0] * 8)[:, None, None].repeat(2, axis=2)
+    x = np.full((15, 2), 15)
+    assert unit.reference(x[:7], index[:7])[0] > 511
+    assert signed_bits(int(unit.reference(x, index)[0]), 0) <= 10
+    words = [{"x": row.tolist(), "index": which.reshape(-1).tolist(), "last": int(n == 14)}
+             for n, (row, which) in enumerate(zip(x, index, strict=True))]
+    _, received = transfer(unit.create(), words, 1)
+    assert [list(payload) for payload in received.payloads] == [unit.reference(x, index).tolist()]
+
+
+def test_reject_sentences():
+    table = codebook(table=[[0, 1], [3, -4]])
+    free = codebook((-16, 0, 11, 13))
+    wide = codebook((-1, 0, 32768))
+    assert UNITS["shift-add"].reject(table, 1, False) == "shift-add needs a dictionary, not a product table"
+    assert UNITS["shift-add"].reject(free, 4, False) == "shift-add needs dictionary values 0, ±2^s or ±2^s ± 2^t, not 11"
+    assert UNITS["multiplier"].reject(table, 1, False) == "multiplier needs a dictionary, not a product table"
+    assert UNITS["multiplier"].reject(wide, 4, False) == "multiplier needs dictionary values of at most 16 bits, not 32768"
+    assert UNITS["shift-add"].reject(codebook((-24, -1, 0, 7, 12)), 4, False) is None
+    for name in ("shared-products", "product-table"):
+        assert UNITS[name].reject(table, 1, False) is None
+        assert UNITS[name].reject(wide, 8, True) is None
+
+
+def test_units_are_found():
+    assert {"shared-products", "product-table", "shift-add", "multiplier"} <= set(UNITS)
+    assert all(unit.name == name for name, unit in UNITS.items())
