@@ -13,10 +13,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def to_array(data: bytearray | bytes, header: NpyHeader) -> np.ndarray:
     return array
 
 
-def open_regular(path: Path, error: type[LutqError], max_bytes: int) -> tuple[BinaryIO, int]:
+def open_regular(path: Path, error: type[LutqError], max_bytes: int) -> tuple[BufferedReader, int]:
     """``path`` opened for reading, and its size; refuses what could hang (pipes, devices) or is too large."""
     try:
         status = path.stat()
@@ -283,3 +284,20 @@ class Archive:
         if method == 0 and packed != size:
             raise _Bad(f"must store array {name} in {size} bytes, not {packed}")
         return name, _Member(start, packed, size, crc, method == 8), begin, position
+
+
+def read_npy(path: Path, *, error: type[LutqError], max_bytes: int) -> np.ndarray:
+    """The integers in the `.npy` file ``path`` of at most ``max_bytes``; ``error`` with one sentence otherwise."""
+    file, size = open_regular(path, error, max_bytes)
+    try:
+        with file:
+            header = parse_npy_header(file.read(MAX_NPY_HEADER + 12), size)
+            data = bytearray(size)
+            file.seek(0)
+            if file.readinto(memoryview(data)) != size:
+                raise _Bad("must not change while it is read")
+            return to_array(data, header)
+    except _Bad as bad:
+        raise error(f"{path}: {bad}") from None
+    except OSError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror or problem})") from None

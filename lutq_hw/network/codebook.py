@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .tensor import Ints, TensorType, integers, require
+from .tensor import Ints, TensorType, integers, magnitude, require
 
 MAX_ENTRIES = 256
 MAX_GROUPS = 256
 MAX_VALUE = 1 << 20
+MAX_OUTPUTS = 1 << 16
+_BLOCK = 1 << 18  # indices handled at a time, so that 64-bit intermediates of byte arrays stay small
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,8 @@ class Codebook:
         neural units, arXiv 1906.04798). Row ``a - type.min`` belongs to activation ``a``. Exactly one of
         ``dictionary`` and ``table`` is given.
     subgroups
-        Subgroup of every term, shape ``assignments.shape[1:]``, values below G (SYQ: layer, row, pixel); zeros when absent.
+        Subgroup of every term, shape ``assignments.shape[1:]``, values below G (SYQ, arXiv 1807.00301: layer, row,
+        pixel); zeros when absent.
 
     Raises
     ------
@@ -47,6 +50,8 @@ class Codebook:
         assignments = integers(self.assignments, "assignments", dtype=np.uint8)
         require(assignments.ndim in (2, 4) and assignments.size > 0,
                 f"assignments must have 2 or 4 axes and no empty one, not shape {assignments.shape}")
+        require(len(assignments) <= MAX_OUTPUTS,
+                f"assignments must have at most {MAX_OUTPUTS} outputs, not {len(assignments)}")
         require((self.dictionary is None) != (self.table is None),
                 "weights must have exactly one of dictionary and table")
         if self.dictionary is not None:
@@ -64,7 +69,7 @@ class Codebook:
         require(1 <= count <= MAX_ENTRIES, f"{what} must have 1 to {MAX_ENTRIES} entries, not {count}")
         require(1 <= groups <= MAX_GROUPS, f"{what} must have 1 to {MAX_GROUPS} subgroups, not {groups}")
         require(entries.size > 0, f"{what} must not be empty")
-        limit = int(np.abs(entries).max())
+        limit = magnitude(entries)
         require(limit <= MAX_VALUE, f"{what} must hold values up to {MAX_VALUE} in magnitude, not {limit}")
         largest = int(assignments.max())
         require(largest < count, f"assignments must be below K = {count}, not {largest}")
@@ -127,9 +132,37 @@ class Codebook:
             return Codebook(assignments=index, dictionary=distinct[0])
         return Codebook(assignments=index, table=distinct)
 
+    def sum_range(self, x: TensorType) -> tuple[Ints, Ints]:
+        """Smallest and largest Σ_j T_g(j)[a_j, w_oj] of every output, ``(O,)`` each, over all a of type ``x``."""
+        if self.table is None:
+            extremes = np.array([x.min, x.max])[None, :, None] * self.dictionary[:, None, :]
+        else:
+            extremes = self.products(x)
+        low, high = extremes.min(axis=1), extremes.max(axis=1)
+        index = self.assignments.reshape(len(self.assignments), -1)
+        group = self.subgroups.reshape(-1)
+        lows, highs = np.zeros((2, len(index)), np.int64)
+        columns = min(index.shape[1], _BLOCK)
+        rows = _BLOCK // columns
+        for top in range(0, index.shape[0], rows):
+            for left in range(0, index.shape[1], columns):
+                chosen = group[left:left + columns], index[top:top + rows, left:left + columns]
+                lows[top:top + rows] += low[chosen].sum(axis=1)
+                highs[top:top + rows] += high[chosen].sum(axis=1)
+        return lows, highs
+
+    @cached_property
+    def usage(self) -> Ints:
+        """How many weights use each index, ``(K,)``."""
+        flat = self.assignments.reshape(-1)
+        counts = np.zeros(self.entries, np.int64)
+        for begin in range(0, flat.size, _BLOCK):
+            counts += np.bincount(flat[begin:begin + _BLOCK], minlength=self.entries)
+        return counts
+
     @cached_property
     def entropy(self) -> float:
         """Entropy of the indices in bits for each weight."""
-        p = np.bincount(self.assignments.reshape(-1), minlength=self.entries) / self.assignments.size
+        p = self.usage / self.assignments.size
         p = p[p > 0]
         return float(-(p * np.log2(p)).sum()) + 0.0

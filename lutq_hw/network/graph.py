@@ -18,6 +18,15 @@ from .tensor import TensorType, require
 MAX_NODES = 1024
 
 
+def _json_object(value: Any) -> dict[str, Any]:
+    """``value`` as what a JSON file would give back for it, keys sorted."""
+    try:
+        result = json.loads(json.dumps(dict(value), allow_nan=False, sort_keys=True))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ModelError(f"info must be a dictionary of JSON values ({error})") from None
+    return result
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A directed acyclic graph with one `Input` and one `Output`.
@@ -31,7 +40,7 @@ class Network:
     nodes
         The nodes; each but the output feeds at least one other.
     info
-        What a reader may want to know and hardware never sees: recipe, data set, accuracy, float scales. JSON values only.
+        What a reader may want to know and hardware never sees: recipe, data set, accuracy, float scales; JSON values.
 
     Raises
     ------
@@ -44,8 +53,12 @@ class Network:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require(isinstance(self.name, str) and 0 < len(self.name) <= 200, "network name must be 1 to 200 characters")
+        good = isinstance(self.name, str) and 0 < len(self.name) <= 200 and self.name.isprintable()
+        require(good, "network name must be 1 to 200 printable characters")
+        require(isinstance(self.nodes, list | tuple) and all(isinstance(node, Node) for node in self.nodes),
+                "nodes must be a tuple of nodes")
         object.__setattr__(self, "nodes", tuple(self.nodes))
+        object.__setattr__(self, "info", _json_object(self.info))
         require(2 <= len(self.nodes) <= MAX_NODES, f"network must have 2 to {MAX_NODES} nodes, not {len(self.nodes)}")
         for kind in (Input, Output):
             count = sum(isinstance(node, kind) for node in self.nodes)
@@ -114,8 +127,10 @@ class Network:
 
         def update(value: Any) -> None:
             if isinstance(value, np.ndarray):
-                array = np.ascontiguousarray(value, dtype="<i8")
-                sha.update(f"{array.shape}".encode() + array.tobytes())
+                sha.update(f"{value.shape}".encode())
+                flat = value.reshape(-1)
+                for begin in range(0, flat.size, 1 << 16):
+                    sha.update(flat[begin:begin + (1 << 16)].astype("<i8").tobytes())
             elif hasattr(value, "__dataclass_fields__"):
                 sha.update(type(value).__name__.encode())
                 for key in value.__dataclass_fields__:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,19 @@ from typing import Any
 import numpy as np
 
 from .codebook import Codebook
-from .steps import Step, Thresholds
-from .tensor import MAX_BITS, MAX_CODE_BITS, Ints, TensorType, integers, require, signed_bits
+from .steps import Shift, Step, Thresholds
+from .tensor import (
+    MAX_BITS,
+    MAX_CODE_BITS,
+    Ints,
+    TensorType,
+    index,
+    integer,
+    integers,
+    magnitude,
+    require,
+    signed_bits,
+)
 
 Pair = tuple[int, int]
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\Z")
@@ -21,12 +33,16 @@ def _check_name(name: Any) -> None:
             f"node name must be a letter followed by letters, digits and underscores, not {name!r}")
 
 
+def _check_node(name: Any, source: Any) -> None:
+    _check_name(name)
+    require(isinstance(source, str), f"input must be the name of a node, not {source!r}")
+
+
 def _pair(value: Any, what: str, low: int, high: int) -> Pair:
-    value = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, list | tuple) else value
-    good = isinstance(value, tuple) and len(value) == 2 and all(
-        isinstance(n, int) and not isinstance(n, bool) and low <= n <= high for n in value)
-    require(good, f"{what} must be two integers from {low} to {high}, not {value!r}")
-    return value
+    both = tuple(map(index, value)) if isinstance(value, list | tuple) else (index(value),) * 2
+    good = tuple(n for n in both if n is not None and low <= n <= high)
+    require(len(both) == len(good) == 2, f"{what} must be two integers from {low} to {high}, not {value!r}")
+    return good[0], good[1]
 
 
 def _window(x: TensorType, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
@@ -51,10 +67,11 @@ class Input:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
+        require(isinstance(self.type, TensorType), f"type must be a TensorType, not {type(self.type).__name__}")
         require(self.type.bits <= MAX_CODE_BITS, f"input must have at most {MAX_CODE_BITS} bits, not {self.type.bits}")
         if self.encode is not None:
             table = integers(self.encode, "encode")
-            require(table.shape == (256,), f"encode must have one entry for each of 256 pixel values, not {table.shape}")
+            require(table.shape == (256,), f"encode must have one entry for each of 256 pixels, not {table.shape}")
             low, high = int(table.min()), int(table.max())
             require(self.type.min <= low and high <= self.type.max,
                     f"encode must hold values of {self.type}, not {low} to {high}")
@@ -78,11 +95,14 @@ class _Weighted:
     step: Step | None = None
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        _check_node(self.name, self.input)
+        require(isinstance(self.weights, Codebook), f"weights must be a Codebook, not {type(self.weights).__name__}")
+        require(self.step is None or isinstance(self.step, Thresholds | Shift),
+                f"step must be Thresholds, Shift or None, not {type(self.step).__name__}")
         outputs = self.weights.assignments.shape[0]
         bias = integers(np.zeros(outputs, np.int64) if self.bias is None else self.bias, "bias")
         require(bias.shape == (outputs,), f"bias must have shape ({outputs},), not {bias.shape}")
-        require(int(np.abs(bias).max()) < 1 << 31, "bias must fit 32 bits")
+        require(magnitude(bias) < 1 << 31, f"bias must be below 2**31 in magnitude, not {magnitude(bias)}")
         if isinstance(self.step, Thresholds):
             require(self.step.channels == outputs,
                     f"thresholds must have one row for each of {outputs} outputs, not {self.step.channels}")
@@ -100,17 +120,14 @@ class _Weighted:
     @property
     def terms(self) -> int:
         """Length of one dot product."""
-        return int(np.prod(self.weights.assignments.shape[1:]))
+        return math.prod(self.weights.assignments.shape[1:])
 
     def sum_range(self, x: TensorType) -> tuple[Ints, Ints]:
         """Smallest and largest Σ T of every output channel, without bias; exact from the assignments."""
-        products = self.weights.products(x)
-        indices = self.weights.assignments.reshape(self.outputs, -1)
-        group = self.weights.subgroups.reshape(-1)
-        low, high = products.min(axis=1), products.max(axis=1)
-        return low[group, indices].sum(axis=1), high[group, indices].sum(axis=1)
+        return self.weights.sum_range(x)
 
-    def _check_sums(self, x: TensorType) -> int:
+    def accumulator_bits(self, x: TensorType) -> int:
+        """Bits of the signed accumulator for input type ``x``, bias included; `ModelError` if it does not fit."""
         require(x.bits <= MAX_CODE_BITS,
                 f"input must have at most {MAX_CODE_BITS} bits, not {x.bits} (give {self.input} a step)")
         low, high = self.sum_range(x)
@@ -135,7 +152,7 @@ class Dense(_Weighted):
         require(len(shape) == 2, f"assignments of a dense layer must have shape (O, N), not {shape}")
         require(len(x.shape) == 1, f"input of a dense layer must be a vector (put a flatten before it), not {x}")
         require(shape[1] == x.size, f"assignments must have {x.size} terms like the input, not {shape[1]}")
-        return self._typed((self.outputs,), self._check_sums(x))
+        return self._typed((self.outputs,), self.accumulator_bits(x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +172,9 @@ class Conv2d(_Weighted):
         object.__setattr__(self, "padding", _pair(self.padding, "padding", 0, 63))
         for p, k in zip(self.padding, self.kernel, strict=True):
             require(p < k, f"padding must be smaller than the kernel {self.kernel}, not {self.padding}")
-        good = isinstance(self.groups, int) and not isinstance(self.groups, bool) and self.groups >= 1
-        require(good and self.outputs % self.groups == 0,
-                f"groups must divide the {self.outputs} output channels, not {self.groups!r}")
+        object.__setattr__(self, "groups", integer(self.groups, "groups", 1, self.outputs))
+        require(self.outputs % self.groups == 0,
+                f"groups must divide the {self.outputs} output channels, not {self.groups}")
 
     @property
     def kernel(self) -> Pair:
@@ -171,7 +188,7 @@ class Conv2d(_Weighted):
         require(x.channels == channels,
                 f"assignments must cover the input's {x.channels} channels, not {channels} ({self.groups} groups)")
         out_h, out_w = _window(x, self.kernel, self.stride, self.padding)
-        return self._typed((out_h, out_w, self.outputs), self._check_sums(x))
+        return self._typed((out_h, out_w, self.outputs), self.accumulator_bits(x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +202,7 @@ class MaxPool2d:
     padding: Pair = (0, 0)
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        _check_node(self.name, self.input)
         object.__setattr__(self, "kernel", _pair(self.kernel, "kernel", 1, 64))
         stride = self.kernel if self.stride is None else self.stride
         object.__setattr__(self, "stride", _pair(stride, "stride", 1, 64))
@@ -213,7 +230,7 @@ class Flatten:
     input: str
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        _check_node(self.name, self.input)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -233,7 +250,7 @@ class Output:
     kind: str = "scores"
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        _check_node(self.name, self.input)
         require(self.kind in ("scores", "argmax"), f"output kind must be scores or argmax, not {self.kind!r}")
 
     @property

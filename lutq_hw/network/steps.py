@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .tensor import MAX_CODE_BITS, Ints, integers, require
+from .tensor import MAX_CODE_BITS, Ints, integer, integers, magnitude, require
 
 
-def _check_code(bits: Any, signed: Any) -> None:
-    good = isinstance(bits, int) and not isinstance(bits, bool) and 1 <= bits <= MAX_CODE_BITS
-    require(good, f"step bits must be an integer from 1 to {MAX_CODE_BITS}, not {bits!r}")
-    require(isinstance(signed, bool), f"step signed must be true or false, not {signed!r}")
+def _check_code(step: Thresholds | Shift) -> None:
+    object.__setattr__(step, "bits", integer(step.bits, "step bits", 1, MAX_CODE_BITS))
+    require(isinstance(step.signed, bool), f"step signed must be true or false, not {step.signed!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +37,13 @@ class Thresholds:
     descending: Any = None
 
     def __post_init__(self) -> None:
-        _check_code(self.bits, self.signed)
+        _check_code(self)
         values = integers(self.values, "thresholds")
         require(values.ndim == 2 and values.size > 0, f"thresholds must have shape (O, T), not {values.shape}")
         require(values.shape[1] < 1 << self.bits,
                 f"thresholds must number at most {(1 << self.bits) - 1} for {self.bits} bits, not {values.shape[1]}")
         require(bool((values[:, 1:] >= values[:, :-1]).all()), "thresholds must not decrease along a row")
-        limit = int(np.abs(values).max())
+        limit = magnitude(values)
         require(limit < 1 << 40, f"thresholds must be below 2**40 in magnitude, not {limit}")
         descending = np.zeros(len(values), np.uint8) if self.descending is None else self.descending
         descending = integers(descending, "descending", dtype=np.uint8)
@@ -80,9 +79,8 @@ class Shift:
     signed: bool = False
 
     def __post_init__(self) -> None:
-        _check_code(self.bits, self.signed)
-        good = isinstance(self.shift, int) and not isinstance(self.shift, bool) and 0 <= self.shift <= 31
-        require(good, f"shift must be an integer from 0 to 31, not {self.shift!r}")
+        _check_code(self)
+        object.__setattr__(self, "shift", integer(self.shift, "shift", 0, 31))
 
     def apply(self, acc: Ints) -> Ints:
         """Codes of accumulators ``(..., O)``."""
