@@ -2,5 +2,6 @@
 
     RTLIL --yosys.synthesize--> netlist (JSON), cells per module --nextpnr.place_and_route--> bitstream, clock
 
-`runner.Runner` finds a tool (wheel or native), runs it with a log and a time limit, and turns a failure into a sentence.
+`runner.Runner` finds a tool (wheel or native), runs it with a log and a time limit, and turns a failure into a
+sentence.
 """

@@ -34,8 +34,8 @@ class Routing:
         return min(self.clocks_hz.values())
 
 
-def place_and_route(netlist: Path, *, pcf: str, freq_hz: float, device: str = "up5k", package: str = "sg48", seed: int = 1,
-                    options: tuple[str, ...] = (), name: str | None = None, runner: Runner | None = None) -> Routing:
+def place_and_route(netlist: Path, *, pcf: str, freq_hz: float, device: str = "up5k", package: str = "sg48",
+                    seed: int = 1, name: str | None = None, runner: Runner | None = None) -> Routing:
     """Places and routes ``netlist`` in its own folder (``NAME.asc``, ``.pcf``, ``.report.json``, ``.nextpnr.log``).
 
     Missing the clock is no failure: `Routing.clock_hz` says what was reached.
@@ -58,10 +58,11 @@ def place_and_route(netlist: Path, *, pcf: str, freq_hz: float, device: str = "u
     folder, name = netlist.parent, name or netlist.stem
     (folder / f"{name}.pcf").write_text(pcf)
     log = folder / f"{name}.nextpnr.log"
-    arguments = [f"--{device}", "--package", package, "--json", netlist.name, "--pcf", f"{name}.pcf", "--asc", f"{name}.asc",
-                 "--report", f"{name}.report.json", "--freq", f"{freq_hz / 1e6:.3f}", "--seed", str(seed),
-                 "--timing-allow-fail", "--pcf-allow-unconstrained", "--quiet", "--log", log.name, *options]
-    seconds = runner.run("nextpnr-ice40", arguments, folder=folder, log=log, stage="place and route (nextpnr)")
+    arguments = [f"--{device}", "--package", package, "--json", netlist.name, "--pcf", f"{name}.pcf",
+                 "--asc", f"{name}.asc", "--report", f"{name}.report.json", "--freq", f"{freq_hz / 1e6:.3f}",
+                 "--seed", str(seed), "--timing-allow-fail", "--pcf-allow-unconstrained", "--quiet", "--log", log.name]
+    seconds = runner.run("nextpnr-ice40", arguments, folder=folder, log=log,
+                         stage=f"place and route (nextpnr, seed {seed})")
     clocks_hz, utilisation = parse_report(json.loads((folder / f"{name}.report.json").read_text()))
     if not clocks_hz:
         raise ToolError(f"place and route (nextpnr): the design has no clock left; its log is {log}")
@@ -71,7 +72,8 @@ def place_and_route(netlist: Path, *, pcf: str, freq_hz: float, device: str = "u
 def parse_report(report: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, tuple[int, int]]]:
     """Clocks in Hz and utilisation from nextpnr's ``--report`` file."""
     clocks = {name: float(entry["achieved"]) * 1e6 for name, entry in report.get("fmax", {}).items()}
-    cells = {name: (int(entry["used"]), int(entry["available"])) for name, entry in report.get("utilization", {}).items()}
+    cells = report.get("utilization", {})
+    cells = {name: (int(entry["used"]), int(entry["available"])) for name, entry in cells.items()}
     return clocks, cells
 
 
@@ -79,5 +81,5 @@ def pack(routing: Routing, bitstream: Path, *, runner: Runner | None = None) -> 
     """Writes ``bitstream`` (in the folder of ``routing``) from a routed design."""
     runner = runner or Runner()
     folder = routing.asc.parent
-    runner.run("icepack", [routing.asc.name, bitstream.name], folder=folder, log=folder / f"{routing.asc.stem}.icepack.log",
-               stage="bitstream (icepack)")
+    runner.run("icepack", [routing.asc.name, bitstream.name], folder=folder,
+               log=folder / f"{routing.asc.stem}.icepack.log", stage="bitstream (icepack)")

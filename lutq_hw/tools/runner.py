@@ -13,24 +13,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, ToolError
+from ..progress import SILENT, Progress
 from .wasm import LAUNCHERS, TRAPPED, cache_folder
-
-Progress = Callable[[str], None]
-"""Takes one line about what begins or what ended; only the command line knows what a terminal is."""
 
 ORIGINS = ("auto", "wheel", "native")
 """``auto``: what the environment variable names, else the wheel, else PATH. The others insist."""
 
 TAIL_LINES = 12
-
-
-def quiet(line: str) -> None:
-    """Progress that nobody looks at."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +34,16 @@ class Runner:
     Parameters
     ----------
     origin
-        One of `ORIGINS`. The environment variable of ``nextpnr-ice40`` is ``NEXTPNR_ICE40``, and so on; one that names a
-        YoWASP script means the wheel, which runs here with a deeper stack than that script gives.
+        One of `ORIGINS`. The environment variable of ``nextpnr-ice40`` is ``NEXTPNR_ICE40``, and so on; one that names
+        a YoWASP script means the wheel, which runs here with a deeper stack than that script gives.
     progress
-        Receives a line when a stage begins to compile its tool and when a stage ends.
+        Shows every run as a stage.
     timeout_s
         Limit for one run in seconds.
     """
 
     origin: str = "auto"
-    progress: Progress = quiet
+    progress: Progress = SILENT
     timeout_s: float = 1200.0
 
     def __post_init__(self) -> None:
@@ -66,7 +60,8 @@ class Runner:
             named = []
         if self.origin != "wheel" and named:
             if shutil.which(named[0]) is None:
-                raise ToolError(f"{variable} names {named[0]!r}, which is no program on PATH; correct the variable or unset it")
+                raise ToolError(f"{variable} names {named[0]!r}, which is no program on PATH; "
+                                "correct the variable or unset it")
             return named
         if self.origin != "native" and wheel:
             return [sys.executable, "-m", "lutq_hw.tools.wasm", tool]
@@ -92,25 +87,28 @@ class Runner:
         Raises
         ------
         ToolError
-            If the tool is missing, fails or runs past the limit (text: `failure`). ``error.exit_code`` is its exit code, `TRAPPED` if
-            it died in WebAssembly, or None if it ran out of time.
+            If the tool is missing.
+        RunError
+            If it fails or runs past the limit (text: `failure`).
         """
         prefix = self.command(tool)
         limit_s = self.timeout_s if timeout_s is None else timeout_s
+        label = stage
         if prefix[1:2] == ["-m"] and not _compiled(tool):
-            self.progress(f"{stage}: first run of {tool}, preparing it (10 to 60 s, once)")
+            label += f", first run of {tool}: it is compiled once (10 to 60 s)"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
         printed = log.with_name(log.name + ".printed")
         begin = time.monotonic()
-        with printed.open("wb") as stream:
-            code = _wait([*prefix, *arguments], folder, stream.fileno(), limit_s)
-        seconds = time.monotonic() - begin
-        _merge(log, printed)
-        if code != 0:
-            raise failure(stage, [tool, *arguments], code, limit_s, log)
-        self.progress(f"{stage}: {seconds:.1f} s")
-        return seconds
+        with self.progress.stage(label):
+            try:
+                with printed.open("wb") as stream:
+                    code = _wait([*prefix, *arguments], folder, stream.fileno(), limit_s)
+            finally:
+                _merge(log, printed)
+            if code != 0:
+                raise failure(stage, [tool, *arguments], code, limit_s, log)
+        return time.monotonic() - begin
 
     def version(self, tool: str) -> str:
         """Version of ``tool``; for the wheel that of the package, without a run."""
@@ -127,9 +125,10 @@ class Runner:
 
 
 class RunError(ToolError):
-    """A tool that ran and failed; keeps ``exit_code`` (None: out of time) for those who can try something else."""
+    """A tool that ran and failed, for those who can try something else."""
 
     exit_code: int | None = None
+    """`TRAPPED` if it died in WebAssembly, negative if a signal killed it, None if it ran out of time."""
 
 
 def failure(stage: str, command: Sequence[str], code: int | None, limit_s: float, log: Path) -> RunError:
@@ -139,12 +138,13 @@ def failure(stage: str, command: Sequence[str], code: int | None, limit_s: float
     elif code == TRAPPED:
         what = "died inside WebAssembly (usually its stack was too small for this design)"
     elif code < 0:
-        what = f"was killed by signal {-code} ({signal.Signals(-code).name})"
+        what = f"was killed by signal {-code} ({signal.strsignal(-code)})"
     else:
         what = f"failed with exit code {code}"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     tail = "\n".join(f"  | {line[:200]}" for line in lines[-TAIL_LINES:])
-    error = RunError(f"{stage}: {shlex.join(command)} {what}; its log is {log}" + (f" and ends with\n{tail}" if tail else ""))
+    error = RunError(f"{stage}: {shlex.join(command)} {what}; its log is {log}"
+                     + (f" and ends with\n{tail}" if tail else ""))
     error.exit_code = code
     return error
 
@@ -172,7 +172,7 @@ def _environment() -> dict[str, str]:
 
 
 def _merge(log: Path, printed: Path) -> None:
-    """Appends to ``log`` what the tool printed and did not log itself (YoWASP loses what follows ABC: see ``yosys.py``)."""
+    """Appends to ``log`` what the tool printed and did not log itself."""
     known = set(log.read_bytes().splitlines()) if log.exists() else set()
     with log.open("ab") as stream:
         for line in printed.read_bytes().splitlines():

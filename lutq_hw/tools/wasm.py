@@ -1,9 +1,9 @@
 """``python -m lutq_hw.tools.wasm TOOL ARGUMENTS``: runs a YoWASP tool with a deep stack, in a process of its own.
 
-The wheels' own launchers use wasmtime's default of 512 KiB of WebAssembly stack, which ABC's recursion exhausts on designs
-of some thousand cells. The limit is a field of ``wasmtime.Config``, and the launcher makes that object itself, so it is
-replaced here before the launcher runs. Everything else, the cache of compiled modules included, stays the launcher's: the limit is
-no part of the compiled code, hence both share one cache.
+The wheels' own launchers use wasmtime's default of 512 KiB of WebAssembly stack, which ABC's recursion exhausts on
+designs of some thousand cells. The limit is a field of ``wasmtime.Config``, and the launcher makes that object itself,
+so it is replaced here before the launcher runs. Everything else, the cache of compiled modules included, stays the
+launcher's: the limit is no part of the compiled code, hence both share one cache.
 """
 
 from __future__ import annotations

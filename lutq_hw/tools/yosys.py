@@ -45,57 +45,73 @@ class Synthesis:
     seconds: float
 
 
-def synthesize(rtlil: str, folder: Path, *, top: str, keep: Sequence[str] = (), dsp: bool = True, abc9: bool = False,
-               dff: bool = False, name: str = "design", runner: Runner | None = None) -> Synthesis:
+def synthesize(rtlil: str, folder: Path, *, top: str, keep: Sequence[str] = (), dsp: bool = True, dff: bool = False,
+               device: str = "u", name: str = "design", runner: Runner | None = None) -> Synthesis:
     """Turns RTLIL text into a flat netlist of iCE40 cells in ``folder`` (``NAME.il``, ``.json``, ``.yosys.log``, …).
 
-    When Yosys dies with ``-dff`` or ``-abc9`` it is run again without them, and the progress says so.
+    When Yosys dies it is run again the plainer ways of `LADDER`, and the progress says so.
 
     Parameters
     ----------
     top
         Name of the top module.
     keep
-        Modules whose cells are counted apart. Each keeps its border while everything inside is flattened and optimised; the
-        borders are dissolved afterwards. Nothing is optimised across them, so counts are exact and add up to the total.
+        Modules whose cells are counted apart. Each keeps its border while everything inside is flattened and
+        optimised; the borders are dissolved afterwards. Nothing is optimised across them, so counts are exact and add
+        up to the total.
     dsp
         Multiplications become SB_MAC16.
-    abc9, dff
-        Options of ``synth_ice40``. Which pay off is measured in ``docs/tools.md``.
+    dff
+        Option of ``synth_ice40``: optimise across registers. About 10 % fewer luts, for 10 to 20 % of the clock and
+        twice the time, and ABC recurses deeply.
+    device
+        Whose delays ABC optimises for: ``hx``, ``lp`` or ``u`` (UltraPlus).
 
     Raises
     ------
     ToolError
-        If Yosys is missing, or fails with plain options too.
+        If Yosys is missing, or fails in the plainest way too.
     """
     runner = runner or Runner()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.il").write_text(_keep_hierarchy(rtlil, keep))
     log = folder / f"{name}.yosys.log"
-    wanted = tuple(option for option, chosen in (("-abc9", abc9), ("-dff", dff)) if chosen)
-    ladder = [wanted, *([wanted[:1]] if len(wanted) == 2 else []), *([()] if wanted else [])]
-    for step, options in enumerate(ladder):
-        options = (*options, *(["-dsp"] if dsp else []))
+    common = (*(["-dsp"] if dsp else []), "-device", device)
+    stage, seconds = "synthesis (yosys)", 0.0
+    ways = list(LADDER if dff else LADDER[1:])
+    while True:
+        way = ways.pop(0)
+        (folder / f"{name}.ys").write_text(_script(name, top, common, way))
         try:
-            (folder / f"{name}.ys").write_text(_script(name, top, options))
-            seconds = runner.run("yosys", ["-q", "-L", log.name, f"{name}.ys"], folder=folder, log=log, stage="synthesis (yosys)")
+            seconds += runner.run("yosys", ["-q", "-L", log.name, f"{name}.ys"], folder=folder, log=log, stage=stage)
             break
         except RunError as error:
-            if step == len(ladder) - 1:
+            if not ways or error.exit_code is None:
                 raise
-            log.rename(folder / f"{name}.yosys.failed{step}.log")
-            runner.progress(f"synthesis (yosys): synth_ice40 {' '.join(options)} failed (exit code {error.exit_code}), "
-                            f"trying again with {' '.join(ladder[step + 1]) or 'plain options'}")
-    else:
-        raise AssertionError("unreachable: the last step breaks or raises")
-    modules = _read_cells(folder / f"{name}.modules.json")
-    flat = _read_cells(folder / f"{name}.total.json")
+            log.replace(folder / f"{name}.yosys.failed{way}.log")
+            stage = f"synthesis (yosys) again, since synth_ice40 {way} failed with exit code {error.exit_code}"
+    modules, flat = (_read_cells(folder / f"{name}.{what}.json") for what in ("modules", "total"))
     return Synthesis(netlist=folder / f"{name}.json", log=log, modules={key: modules[key] for key in (*keep, top)},
-                     total=flat[top], options=options, seconds=seconds)
+                     total=flat[top], options=(*common, way), seconds=seconds)
 
 
-def _script(name: str, top: str, options: Sequence[str]) -> str:
+LADDER = ("-dff", "", "-abc")
+"""Options from the most ambitious to the plainest: across registers; ABC9; the older ABC, which knows no delays."""
+
+
+def _script(name: str, top: str, options: Sequence[str], way: str) -> str:
     """Yosys commands. Statistics go to files: YoWASP's standard output is lost once ABC has run."""
+    synth = f"synth_ice40 -top {top} {' '.join(options)}"
+    older = [  # what synth_ice40 did before it had ABC9
+        f"{synth} -run begin:map_luts",
+        "techmap -map +/ice40/latches_map.v",
+        "abc -dress -lut 4",
+        "ice40_wrapcarry -unwrap",
+        "techmap -map +/ice40/ff_map.v",
+        "clean",
+        "opt_lut -tech ice40",
+        f"{synth} -run map_cells:",
+    ]
     return "\n".join([
         f"read_rtlil {name}.il",
         # Alias wires such as \o__payload[0] make ABC9 fail on an assertion (YosysHQ/yosys#4349).
@@ -103,7 +119,7 @@ def _script(name: str, top: str, options: Sequence[str]) -> str:
         # Rule of every memory here: an address is never read in the cycle that writes it. Without this line Yosys would
         # build the bypass that Amaranth's "old data" asks for, about 1.5 luts for each bit of the memory word.
         "setparam -set COLLISION_X_MASK 1'1 */t:$memrd_v2",
-        f"synth_ice40 -top {top} {' '.join(options)}",
+        *(older if way == "-abc" else [f"{synth} {way}"]),
         f"tee -q -o {name}.modules.json stat -json",
         "setattr -mod -unset keep_hierarchy *",
         "flatten",
@@ -115,10 +131,14 @@ def _script(name: str, top: str, options: Sequence[str]) -> str:
 
 
 def _keep_hierarchy(rtlil: str, keep: Sequence[str]) -> str:
-    """``rtlil`` with the attribute in front of each module of ``keep`` (in the text: names need no escaping for Yosys' patterns)."""
+    """``rtlil`` with the attribute in front of each module of ``keep``.
+
+    Done in the text because names then need no escaping for Yosys' patterns.
+    """
     for module in keep:
-        rtlil, count = re.subn(rf"^module \\{re.escape(module)}$", lambda found: "attribute \\keep_hierarchy 1\n" + found[0],
-                               rtlil, flags=re.MULTILINE)
+        line = rf"^module \\{re.escape(module)}$"
+        marked = "attribute \\\\keep_hierarchy 1\n\\g<0>"
+        rtlil, count = re.subn(line, marked, rtlil, flags=re.MULTILINE)
         if count != 1:
             raise ValueError(f"Module to keep must exist, not {module!r}")
     return rtlil
@@ -136,8 +156,8 @@ def count_cells(types: Mapping[str, int]) -> Cells:
     def count(pattern: str) -> int:
         return sum(number for key, number in types.items() if re.fullmatch(pattern, key))
 
-    cost = Cost(luts=count("SB_LUT4"), ffs=count("SB_DFF.*"), brams=count("SB_RAM40_4K.*"), sprams=count("SB_SPRAM256KA"),
-                dsps=count("SB_MAC16"))
+    cost = Cost(luts=count("SB_LUT4"), ffs=count("SB_DFF.*"), brams=count("SB_RAM40_4K.*"),
+                sprams=count("SB_SPRAM256KA"), dsps=count("SB_MAC16"))
     return Cells(cost=cost, carries=count("SB_CARRY"), types=dict(types))
 
 
@@ -157,9 +177,11 @@ def check_shrink(estimated: Mapping[str, Cost], measured: Mapping[str, Cost]) ->
     for layer, expected in estimated.items():
         found = measured[layer]
         for kind in ("brams", "sprams", "dsps"):
-            if getattr(found, kind) != getattr(expected, kind):
-                raise ToolError(f"layer {layer}: synthesis left {getattr(found, kind)} {kind} where {getattr(expected, kind)} were planned; "
-                                "a memory or a multiplier was optimised away or mapped differently, see the log of Yosys")
+            planned, left = getattr(expected, kind), getattr(found, kind)
+            if left != planned:
+                raise ToolError(f"layer {layer}: synthesis left {left} {kind} where {planned} were planned; a memory or "
+                                "a multiplier was optimised away or mapped differently, see the log of Yosys")
         if found.luts < SHRUNK * expected.luts:
-            raise ToolError(f"layer {layer}: synthesis left {found.luts:.0f} luts where about {expected.luts:.0f} were planned; "
-                            "logic was optimised away (a table read as zero, an output unused), see the log of Yosys")
+            raise ToolError(f"layer {layer}: synthesis left {found.luts:.0f} luts where about {expected.luts:.0f} were "
+                            "planned; logic was optimised away (a table read as zero, an output unused), see the log "
+                            "of Yosys")
