@@ -25,3 +25,18 @@ class Cost:
         """How far each resource exceeds ``capacity``; empty if all fit."""
         excess = {f.name: getattr(self, f.name) - getattr(capacity, f.name) for f in fields(self)}
         return {name: amount for name, amount in excess.items() if amount > 0}
+
+
+BRAM_SHAPES = ((16, 256), (8, 512), (4, 1024), (2, 2048))
+"""Word widths and depths of an iCE40 block RAM (SB_RAM40_4K)."""
+
+
+def bram_shape(depth: int) -> tuple[int, int]:
+    """Width and depth of the blocks that hold a memory of ``depth`` words: the widest that is deep enough."""
+    return next((shape for shape in BRAM_SHAPES if depth <= shape[1]), BRAM_SHAPES[-1])
+
+
+def bram_count(width: int, depth: int) -> int:
+    """Blocks of a memory of ``depth`` words of ``width`` bits; beyond the deepest shape, blocks stand behind each other."""
+    wide, deep = bram_shape(depth)
+    return -(-width // wide) * -(-depth // deep)

@@ -11,7 +11,6 @@ from amaranth import signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .cost import Cost
 from .network import TensorType, WeightNode
 from .network.tensor import signed_bits
 
@@ -55,9 +54,10 @@ class OutputStage(ABC):
     def steps(self) -> int:
         """Cycles for one word of ``lanes`` codes."""
 
+    @property
     @abstractmethod
-    def cost(self) -> Cost:
-        """Price on iCE40."""
+    def table(self) -> tuple[int, int]:
+        """Width and depth of the table of one lane; width 0 if it has none."""
 
     @abstractmethod
     def create(self) -> wiring.Component:

@@ -251,11 +251,14 @@ class WindowReader(wiring.Component):
         g = self.geometry
         word = g.channels * self.bits
         pad = Cat(*[Const(self.pad, self.bits)] * g.channels)
+        padded = any(g.padding)
         if g.rows == 1:
-            return Mux(inside, words, pad)
+            return Mux(inside, words, pad) if padded else words
         rotated = Signal(g.rows * word)
         with m.Switch(bank):
             for first in range(banks):
                 with m.Case(first):
                     m.d.comb += rotated.eq(Cat(*(words.word_select((first + k) % banks, word) for k in range(g.rows))))
+        if not padded:
+            return rotated
         return Cat(*(Mux(inside & rows[k], rotated.word_select(k, word), pad) for k in range(g.rows)))

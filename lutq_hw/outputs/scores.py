@@ -5,7 +5,6 @@ from __future__ import annotations
 from amaranth import Const, Module, Signal, Value, signed
 from amaranth.lib import wiring
 
-from ..cost import Cost
 from ..gateware.rom import Rom
 from ..gateware.serial import SerialStage
 from ..network import TensorType, WeightNode
@@ -13,12 +12,18 @@ from ..network.tensor import Ints, signed_bits
 from ..output import OutputStage
 
 
+def offset_bits(offsets: Ints) -> int:
+    """Width of a table of ``offsets``; 0 if all are equal, for then it is a constant."""
+    low, high = int(offsets.min()), int(offsets.max())
+    return 0 if low == high else signed_bits(low, high)
+
+
 def offset_table(stage: SerialStage, m: Module, lane: int, offsets: Ints) -> Value:
     """``offsets[o]`` of the channel that ``lane`` works on: a table, or a constant if all are equal."""
     mine = [int(v) for v in offsets[lane::stage.stage.lanes]]
-    width = signed_bits(min(mine), max(mine))
-    if len(set(mine)) == 1 or stage.next_row is None:
-        return Const(mine[0], signed(width))
+    width = offset_bits(offsets)
+    if width == 0 or stage.next_row is None:
+        return Const(mine[0], signed(signed_bits(mine[0], mine[0])))
     m.submodules[f"table{lane}"] = table = Rom([v & ((1 << width) - 1) for v in mine], width=width,
                                                style=stage.stage.memory)
     m.d.comb += [table.addr.eq(stage.next_row), table.en.eq(stage.enable)]
@@ -38,9 +43,9 @@ class Scores(OutputStage):
     def steps(self) -> int:
         return 1
 
-    def cost(self) -> Cost:
-        from ..costing import offset_cost
-        return offset_cost(self)
+    @property
+    def table(self) -> tuple[int, int]:
+        return offset_bits(self.node.bias), self.rows
 
     def create(self) -> wiring.Component:
         return _ScoreStage(self)

@@ -8,12 +8,11 @@ import numpy as np
 from amaranth import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 
-from ..cost import Cost
 from ..gateware.serial import SerialStage
 from ..network import Shift, TensorType, Thresholds, WeightNode
 from ..network.tensor import Ints, signed_bits
 from ..output import OutputStage
-from .scores import offset_table
+from .scores import offset_bits, offset_table
 
 
 def even_spacing(step: Thresholds) -> int | None:
@@ -69,9 +68,9 @@ class ShiftSaturate(OutputStage):
         low, high = self.sum_range
         return signed_bits(min(low + int(self.offsets.min()), 0), max(high + int(self.offsets.max()), 0))
 
-    def cost(self) -> Cost:
-        from ..costing import offset_cost
-        return offset_cost(self)
+    @property
+    def table(self) -> tuple[int, int]:
+        return offset_bits(self.offsets), self.rows
 
     def create(self) -> wiring.Component:
         return _ShiftStage(self)

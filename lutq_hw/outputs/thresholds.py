@@ -8,7 +8,6 @@ import numpy as np
 from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 
-from ..cost import Cost
 from ..gateware.rom import Rom
 from ..gateware.serial import SerialStage
 from ..network import TensorType, Thresholds, WeightNode
@@ -73,9 +72,9 @@ class ThresholdSearch(OutputStage):
         flags = [int(self.step.descending[o]) << self.word_bits for o in channels]
         return [int(-b) & mask | flag for o, flag in zip(channels, flags, strict=True) for b in self.bounds[o]]
 
-    def cost(self) -> Cost:
-        from ..costing import search_cost
-        return search_cost(self)
+    @property
+    def table(self) -> tuple[int, int]:
+        return self.word_bits + self.inverts, self.rows << self.step.bits
 
     def create(self) -> wiring.Component:
         return _SearchStage(self)
@@ -86,8 +85,7 @@ class _SearchStage(SerialStage):
         s = self.stage
         assert isinstance(s, ThresholdSearch)
         bits = s.step.bits
-        width = s.word_bits + s.inverts
-        m.submodules[f"table{lane}"] = table = Rom(s.words(lane), width=width, style=s.memory)
+        m.submodules[f"table{lane}"] = table = Rom(s.words(lane), width=s.table[0], style=s.memory)
         code, found, trial = (Signal(bits, name=f"{name}{lane}") for name in ("code", "found", "trial"))
         excess = Signal(signed(max(s.word_bits, s.acc_bits) + 1), name=f"excess{lane}")
         m.d.comb += [

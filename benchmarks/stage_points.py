@@ -1,0 +1,137 @@
+"""Synthesises parts of an engine in many sizes and records what they cost: the points that ``lutq_hw.costing`` is fitted to.
+
+    python benchmarks/stage_points.py window 60        # writes lutq_hw/points/window.json
+
+Every point holds the parameters (as the part's constructor takes them) and the cells that Yosys counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+
+from lutq_hw.gateware.argmax import ArgmaxStage
+from lutq_hw.gateware.gearbox import Collector, Splitter
+from lutq_hw.gateware.rom import Rom
+from lutq_hw.gateware.window import WindowReader
+from lutq_hw.geometry import WindowGeometry
+from lutq_hw.network import Codebook, Dense, Shift, TensorType, Thresholds
+from lutq_hw.output import OutputStage
+from lutq_hw.outputs import OUTPUTS
+from lutq_hw.tools.yosys import synthesize
+
+POINTS = Path(__file__).parent.parent / "lutq_hw" / "points"
+
+
+def divisors(n: int, limit: int) -> list[int]:
+    """Divisors of ``n`` up to ``limit``."""
+    return [d for d in range(1, min(n, limit) + 1) if n % d == 0]
+
+
+def window(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+    """A window reader of a convolution, a dense layer or a pool."""
+    bits = int(rng.choice([1, 2, 4, 4, 4, 8]))
+    if rng.random() < 0.2:
+        size = int(rng.choice([64, 100, 216, 384, 784]))
+        g = WindowGeometry((1, 1, size), channels=int(rng.choice(divisors(size, 8))), repeat=int(rng.choice([1, 2, 5, 10])))
+    else:
+        size = int(rng.choice([5, 7, 8, 14, 16, 28]))
+        c = int(rng.choice([1, 2, 3, 4, 6, 8, 12, 16, 24]))
+        k = int(rng.choice([2, 3, 3, 5]))
+        groups = c if rng.random() < 0.15 else 1
+        channels = int(rng.choice(divisors(c // groups, 8)))
+        s, p = int(rng.integers(1, 3)), int(rng.integers(0, k // 2 + 1))
+        g = WindowGeometry((size, size, c), (k, k), (s, s), (p, p), channels, int(rng.choice([1, k])), groups,
+                           int(rng.choice([1, 2, 4, 8])))
+    return {**asdict(g), "bits": bits}, WindowReader(g, bits=bits)
+
+
+def rom(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+    """A random table, like indices."""
+    depth, width = int(rng.integers(2, 700)), int(rng.integers(2, 64))
+    style = "bram" if rng.random() < 0.5 else "luts"
+    if style == "luts":
+        depth, width = int(rng.integers(2, 130)), int(rng.integers(2, 20))
+    words = [int.from_bytes(rng.bytes(8), "little") & ((1 << width) - 1) for _ in range(depth)]
+    return {"words": words, "width": width, "style": style}, Rom(words, width=width, style=style)
+
+
+def random_stage(rng: np.random.Generator) -> OutputStage:
+    """An output stage with random thresholds or biases."""
+    name = str(rng.choice(list(OUTPUTS)))
+    outputs = int(rng.choice([4, 6, 8, 10, 12, 16, 24, 32]))
+    terms, bits = int(rng.choice([9, 25, 54, 108, 216])), int(rng.choice([1, 2, 4, 4]))
+    pe = int(rng.choice(divisors(outputs, 12)))
+    lanes = int(rng.choice(divisors(pe, 6)))
+    size = int(np.sqrt(terms) * 40)
+    step = {"thresholds": Thresholds(np.sort(rng.integers(-size, size, (outputs, (1 << bits) - 1))), bits),
+            "shift": Shift(int(rng.integers(2, 6)), bits), "scores": None}[name]
+    node = Dense("layer", "x", Codebook(rng.integers(0, 8, (outputs, terms)), dictionary=[-16, -8, -4, -1, 0, 2, 4, 16]),
+                 bias=rng.integers(-100, 100, outputs), step=step)
+    memory = "bram" if rng.random() < 0.3 and name == "thresholds" else "luts"
+    return OUTPUTS[name](node=node, x=TensorType((terms,), 4), pe=pe, lanes=lanes, memory=memory)
+
+
+def output(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+    """An output stage; the point keeps the seed, from which the test makes the same stage again."""
+    seed = int(rng.integers(1 << 31))
+    stage = random_stage(np.random.default_rng(seed))
+    return {"seed": seed, "name": stage.name}, stage.create()
+
+
+def gearbox(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+    """A collector or a splitter."""
+    kind = Collector if rng.random() < 0.5 else Splitter
+    width, count = int(rng.integers(1, 25)), int(rng.integers(2, 9))
+    return {"kind": kind.__name__, "width": width, "count": count}, kind(width, count)
+
+
+def argmax(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+    """An argmax."""
+    lanes, words = int(rng.choice([1, 1, 2])), int(rng.integers(2, 30))
+    p = {"bits": int(rng.integers(4, 20)), "is_signed": bool(rng.random() < 0.8), "lanes": lanes, "words": words,
+         "index_bits": max(1, (lanes * words - 1).bit_length())}
+    return p, ArgmaxStage(**p)
+
+
+PARTS = {f.__name__: f for f in (window, rom, output, gearbox, argmax)}
+
+
+def points(part: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Parameters and cells of ``count`` random sizes of ``part``."""
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(count):
+            parameters, component = PARTS[part](rng)
+            cells = synthesize(rtlil.convert(component), Path(folder), top="top").total
+            cost = cells.cost
+            print(f"{i + 1}/{count} {part} {cost.luts} luts {cost.brams} brams", file=sys.stderr, flush=True)
+            yield {"parameters": parameters, "luts": cost.luts, "ffs": cost.ffs, "brams": cost.brams,
+                   "dsps": cost.dsps, "carries": cells.carries}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("count", type=int)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    rows = list(points(args.part, args.count, args.seed))
+    POINTS.mkdir(exist_ok=True)
+    text = ",\n".join(json.dumps(row) for row in rows)
+    (POINTS / f"{args.part}.json").write_text(f"[\n{text}\n]\n")
+
+
+if __name__ == "__main__":
+    main()

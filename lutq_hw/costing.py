@@ -1,0 +1,210 @@
+"""What stages cost on iCE40: features of their structure, times coefficients fitted to recorded synthesis points.
+
+The points (``points/*.json``) come from ``benchmarks/stage_points.py``, the coefficients (``points/coefficients.json``) from
+``benchmarks/fit_costs.py``. Luts are SB_LUT4 cells after Yosys; blocks are counted exactly. Known pessimism: parts are
+measured alone, so what synthesis merges across their borders is counted twice (a few luts for each layer).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+from .cost import Cost, bram_count
+from .geometry import WindowGeometry
+from .network import TensorType, WeightNode
+from .output import OutputStage
+from .outputs import OUTPUTS
+from .pipeline import Argmax, Gearbox, Layer, Pool, Stage
+from .units import UNITS
+
+Features = Mapping[str, float]
+
+
+def bits_for(count: int) -> int:
+    """Bits of a counter with ``count`` states, at least 1."""
+    return max(1, (count - 1).bit_length())
+
+
+def table_luts(depth: int) -> float:
+    """Luts for each bit of a random table in logic: 16 entries fit one lut, deeper ones need selectors."""
+    return 1.0 if depth <= 16 else 1.2 * (2 * -(-depth // 16) - 1)
+
+
+@cache
+def coefficients() -> dict[str, dict[str, dict[str, float]]]:
+    """Part → resource → feature → coefficient."""
+    return json.loads((resources.files(__package__) / "points" / "coefficients.json").read_text())
+
+
+def fitted(part: str, features: Features, brams: int = 0) -> Cost:
+    """Price of ``part`` from its features."""
+    c = coefficients()[part]
+    luts, ffs = (sum(c[resource].get(name, 0.0) * value for name, value in features.items())
+                 for resource in ("luts", "ffs"))
+    return Cost(luts=luts, ffs=ffs, brams=brams)
+
+
+def window_features(g: WindowGeometry, bits: int) -> Features:
+    """Structure of a `WindowReader`."""
+    banks = g.buffer_rows if g.rows > 1 else 1
+    word = g.rows * g.channels * bits
+    nest = (g.group_words, g.kernel[1], g.kernel[0] // g.rows, g.repeat, g.groups, *g.out_shape)
+    loops = [n for n in nest if n > 1]
+    reach = max(g.padding[1], g.shape[1] + g.padding[1] + g.stride[1] + g.kernel[1]) * g.pixel_words
+    column = 1 + reach.bit_length()
+    return {
+        "base": 1,
+        "loops": len(loops),
+        "loop_bits": sum(bits_for(n) for n in loops),
+        "column": column,
+        "pixel": column if g.out_shape[1] > 1 else 0,
+        "group": column if g.groups > 1 else 0,
+        "banks": g.buffer_rows if g.shape[0] > 1 else 0,
+        "address": bits_for(g.depth) if g.rows == 1 and g.shape[0] > 1 else 0,
+        "write": bits_for(g.row_words) + (bits_for(g.depth) if banks == 1 else 0),
+        "rows": bits_for(g.buffer_rows),
+        "weights": bits_for(g.groups * g.repeat * g.fold),
+        "align": word * (banks - 1) if banks > 1 else 0,
+        "decode": banks if banks > 1 else 0,
+        "blocks": banks * g.channels * bits * (-(-g.depth // 256) - 1) if banks > 1 else 0,
+        "padding": word if any(g.padding) else 0,
+        "masks": sum(len({g.mask(axis, i) for i in range(g.out_shape[axis])}) - 1 for axis in (0, 1)),
+        "word": word,
+    }
+
+
+def window_brams(g: WindowGeometry, bits: int) -> int:
+    """Blocks of the line buffer; banks are written one at a time, which only 16-bit wide blocks can."""
+    if g.rows > 1:
+        return -(-g.buffer_rows * g.channels * bits // 16) * -(-g.depth // 256)
+    return bram_count(g.channels * bits, max(2, g.depth))
+
+
+def window_cost(g: WindowGeometry, bits: int) -> Cost:
+    """Price of a `WindowReader`."""
+    return fitted("window", window_features(g, bits), window_brams(g, bits))
+
+
+def rom_cost(width: int, depth: int, memory: str) -> Cost:
+    """Price of a `Rom`."""
+    if depth == 1:
+        return Cost()
+    if memory == "bram":
+        return Cost(brams=bram_count(width, depth))
+    return Cost(luts=width * table_luts(depth), ffs=width)
+
+
+def output_features(s: OutputStage) -> Features:
+    """Structure that all output stages share."""
+    return {
+        "base": 1,
+        "held": s.pe * s.acc_bits if s.slices > 1 else 0,
+        "held_ffs": s.pe * s.acc_bits,
+        "row_bits": bits_for(s.rows) if s.rows > 1 else 0,
+        "slice_bits": bits_for(s.slices) if s.slices > 1 else 0,
+        "steps": s.steps,
+        "lanes": s.lanes,
+        "sum": s.lanes * s.acc_bits,
+        "result": s.lanes * s.type.bits,
+    }
+
+
+def output_cost(s: OutputStage) -> Cost:
+    """Price of an output stage; its table is counted by `OutputStage.table`."""
+    width, depth = s.table
+    brams = bram_count(width, depth) * s.lanes if s.memory == "bram" and depth > 1 and width else 0
+    logic = s.lanes * width * table_luts(depth) if s.memory == "luts" and depth > 1 else 0
+    return fitted(s.name, {**output_features(s), "table": logic}, brams)
+
+
+def gearbox_features(width: int, count: int) -> Features:
+    """Structure of a `Collector` or a `Splitter`: ``width`` bits on the narrow side, ``count`` times that on the other."""
+    return {"base": 1, "bits": width * count, "count": bits_for(count + 1)}
+
+
+def gearbox_cost(kind: str, width: int, count: int) -> Cost:
+    """Price of a gearbox; ``kind`` is ``Collector`` or ``Splitter``."""
+    return fitted(kind, gearbox_features(width, count))
+
+
+def argmax_features(bits: int, lanes: int, words: int, index_bits: int) -> Features:
+    """Structure of an `ArgmaxStage`."""
+    return {"base": 1, "compare": bits * lanes, "index": index_bits * lanes, "words": bits_for(words)}
+
+
+def stage_cost(stage: Stage) -> Cost:
+    """Price of one stage of the pipeline."""
+    match stage:
+        case Gearbox():
+            kind = "Collector" if stage.input.lanes < stage.output.lanes else "Splitter"
+            widths = sorted((stage.input.width, stage.output.width))
+            return gearbox_cost(kind, widths[0], widths[1] // widths[0])
+        case Layer():
+            parts = LayerParts(stage.node, stage.x)
+            plan = stage.plan
+            return (parts.window(stage.window) + parts.index(stage.window, plan.pe, plan.index_memory)
+                    + parts.unit(plan.unit, plan.pe, plan.simd)
+                    + parts.output(plan.output, plan.pe, plan.output_lanes, plan.output_memory))
+        case Pool():
+            compare = stage.x.bits * stage.plan.channels
+            return window_cost(stage.window, stage.x.bits) + Cost(luts=2.5 * compare + 3, ffs=compare + 2)
+        case Argmax():
+            return fitted("argmax", argmax_features(stage.input.type.bits, stage.input.lanes, stage.input.words,
+                                                    stage.output.width))
+
+
+class LayerParts:
+    """Prices of the parts of one layer, each computed once: what the planner combines."""
+
+    def __init__(self, node: WeightNode, x: TensorType):
+        self.node, self.x = node, x
+        self._flat = node.weights.flat
+        self._stages: dict[tuple[str, int, int, str], OutputStage] = {}
+        self._known: dict[tuple[object, ...], Cost] = {}
+
+    def stage(self, name: str, pe: int, lanes: int, memory: str) -> OutputStage:
+        """The output stage of that size."""
+        key = (name, pe, lanes, memory)
+        if key not in self._stages:
+            self._stages[key] = OUTPUTS[name](node=self.node, x=self.x, pe=pe, lanes=lanes, memory=memory)
+        return self._stages[key]
+
+    def window(self, g: WindowGeometry) -> Cost:
+        """Line buffer and reader."""
+        key = ("window", g)
+        if key not in self._known:
+            self._known[key] = window_cost(g, self.x.bits)
+        return self._known[key]
+
+    def index(self, g: WindowGeometry, pe: int, memory: str) -> Cost:
+        """Index ROM."""
+        width = self._flat.index_bits * pe * g.rows * g.channels
+        return rom_cost(width, g.groups * g.repeat * g.fold, memory)
+
+    def unit(self, name: str, pe: int, simd: int) -> Cost:
+        """MAC unit."""
+        key = ("unit", name, pe, simd)
+        if key not in self._known:
+            self._known[key] = UNITS[name](codebook=self._flat, x_bits=self.x.bits, x_signed=self.x.signed, pe=pe,
+                                           simd=simd, acc_bits=self.stage_acc_bits).cost()
+        return self._known[key]
+
+    @property
+    def stage_acc_bits(self) -> int:
+        """Width of the sums."""
+        name = next(name for name in OUTPUTS if OUTPUTS[name].reject(self.node, self.x) is None)
+        return self.stage(name, 1, 1, "luts").acc_bits
+
+    def output(self, name: str, pe: int, lanes: int, memory: str) -> Cost:
+        """Output stage with its table."""
+        key = ("output", name, pe, lanes, memory)
+        if key not in self._known:
+            self._known[key] = output_cost(self.stage(name, pe, lanes, memory))
+        return self._known[key]
+
+    def interval(self, name: str, pe: int, lanes: int) -> int:
+        """Cycles for one word of sums."""
+        return self.stage(name, pe, lanes, "luts").interval
