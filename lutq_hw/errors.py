@@ -24,3 +24,7 @@ class PlanError(LutqError):
 
 class ToolError(LutqError):
     """An external tool that is missing, failed, or produced something unusable."""
+
+
+class LinkError(LutqError):
+    """A board that does not answer, answers wrongly, or holds another network."""
