@@ -1,8 +1,8 @@
 """The values of `golden`, faster: sums through matrix multiplication, steps through look-up.
 
 A matrix product of floats is exact as long as no partial sum can reach ``2**24`` (float32) or ``2**53`` (float64),
-whatever the order of summation; the bound is Σ|largest product| of each output, computed from the weights. Layers
-beyond it run the specification itself.
+whatever the order of summation. The bound is Σ|largest product| of each output, computed from the weights; the limits
+of the network types (values up to 2**20, codes of 8 bits, 2**24 terms) keep it below ``2**53`` always.
 """
 
 from __future__ import annotations
@@ -87,9 +87,8 @@ class _Layer:
         self._node, self._x = node, x
         self._groups = node.groups if isinstance(node, Conv2d) else 1
         bound = largest_sum(node, x)
-        self._dtype = np.float32 if bound < 1 << 24 else np.float64 if bound < 1 << 53 else None
-        if self._dtype is None:
-            return
+        assert bound < 1 << 53, "the limits of the network types exclude this"
+        self._dtype = np.float32 if bound < 1 << 24 else np.float64
         outputs = node.outputs // self._groups
         if node.weights.table is None:
             values = node.weights.values.reshape(self._groups, outputs, node.terms).transpose(0, 2, 1)
@@ -115,8 +114,6 @@ class _Layer:
 
     def __call__(self, codes: Ints) -> Ints:
         node = self._node
-        if self._dtype is None:
-            return golden.NODES[type(node)](node, codes, self._x)
         if isinstance(node, Dense):
             return self._finish(self._sums(codes, 0))
         codes = codes.astype(self._dtype if node.weights.table is None else np.int64)
