@@ -1,0 +1,91 @@
+"""Figures of a plan before anything is built: cycles from the cycle model, prices from the cost models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from .cost import Cost
+from .costing import stage_cost
+from .network import Network
+from .pipeline import Layer, Stage, pipeline
+from .plan import Plan
+from .timing import schedule
+
+FRAMES = 4
+"""Frames that the cycle model runs; the pipeline is in steady state long before the last one."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerFigures:
+    """One weight layer under a plan."""
+
+    layer: Layer
+    macs: int
+    """Terms summed for one frame."""
+
+    cycles: int
+    """Cycles that the layer needs for one frame when its neighbours never hold it up."""
+
+    lane_utilisation: float
+    """Share of lanes x cycles of a frame in which a term is summed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Performance:
+    """A network under a plan."""
+
+    network: Network
+    plan: Plan
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The pipeline."""
+        return pipeline(self.network, self.plan)
+
+    @cached_property
+    def _times(self) -> tuple[int, int]:
+        times = schedule(self.stages, FRAMES)
+        return times.latency, times.interval
+
+    @property
+    def latency(self) -> int:
+        """Cycles from a frame's first input word to its last result, in an empty pipeline."""
+        return self._times[0]
+
+    @property
+    def cycles_per_frame(self) -> int:
+        """Cycles between the results of two frames in steady state, from the cycle model."""
+        return self._times[1]
+
+    @cached_property
+    def layers(self) -> tuple[LayerFigures, ...]:
+        """Weight layers in order."""
+        found = []
+        for stage in self.stages:
+            if isinstance(stage, Layer):
+                macs = self.network.macs(stage.node)
+                found.append(LayerFigures(stage, macs, max(stage.interval, stage.input.words),
+                                          macs / (stage.lanes * self.cycles_per_frame)))
+        return tuple(found)
+
+    @property
+    def slowest(self) -> LayerFigures:
+        """The layer that decides the rate."""
+        return max(self.layers, key=lambda figures: figures.cycles)
+
+    @property
+    def lane_utilisation(self) -> float:
+        """Share of all lanes x cycles in which a term is summed."""
+        lanes = sum(figures.layer.lanes for figures in self.layers)
+        return sum(figures.macs for figures in self.layers) / (lanes * self.cycles_per_frame)
+
+    @cached_property
+    def costs(self) -> dict[str, Cost]:
+        """Estimated price of every stage, by its name."""
+        return {stage.name: stage_cost(stage) for stage in self.stages}
+
+    @property
+    def cost(self) -> Cost:
+        """Estimated price of the accelerator."""
+        return sum(self.costs.values(), Cost())
