@@ -1,0 +1,193 @@
+"""``python -m lutq_train fit | evaluate | export``: exit 0 when done, 1 if interrupted or not exact, 2 on bad input."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lutq_hw import modelfile
+from lutq_hw.errors import InputError, LutqError
+from lutq_hw.network import Network
+
+from . import data, export, loop, recipe, run, verify
+from .progress import Progress
+
+EXAMPLES = """examples:
+  python -m lutq_train fit --recipe digits --out runs/digits
+  python -m lutq_train fit --recipe mnist_cnn --data DIR --out runs/mnist --set training.quantized_epochs=10
+  python -m lutq_train export --run runs/mnist --data DIR --out trained.npz
+"""
+
+FIT = """Train a recipe: float epochs, then LUT-Q epochs with dictionaries and quantised activations.
+
+Press Ctrl-C to interrupt; the same command (or --resume) goes on after the last finished epoch and ends with exactly
+the weights of an uninterrupted run. The run folder holds recipe.toml, run.json, metrics.jsonl and checkpoint.pt."""
+
+EXPORT = """Write a finished run as an integer model file (.npz) for lutq_hw.
+
+Batch norm and all scales are folded exactly into integer thresholds. The integer model is then evaluated on the whole
+test set and compared with the quantised torch model, score by score; ties that floats cannot decide are counted."""
+
+EVALUATE = """Compare the integer model of a finished run with the torch model on the whole test set; writes nothing."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except LutqError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was written in part, the same command starts again", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m lutq_train", description="Train networks with small dictionaries and export them as integers.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, call: Any, text: str, epilog: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text.splitlines()[0], description=text, epilog=epilog,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub.set_defaults(command=call)
+        sub.add_argument("--data", metavar="DIR", help="folder with the data set's files, or its parent; default: "
+                         "$LUTQ_DATA (digits needs none)")
+        sub.add_argument("--json", action="store_true", help="print the result as one JSON object on standard output")
+        return sub
+
+    keys = ", ".join(recipe.keys())
+    fit_parser = command("fit", fit, FIT, f"recipes: {', '.join(recipe.names())}\nkeys for --set: {keys}")
+    fit_parser.add_argument("--recipe", metavar="NAME", help="a recipe's name, or the path of a .toml file")
+    fit_parser.add_argument("--out", metavar="DIR", required=True, help="run folder, made when absent")
+    fit_parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
+                            help="change a value of the recipe, like training.float_epochs=4; may be repeated")
+    fit_parser.add_argument("--resume", action="store_true", help="go on with the run in --out; no --recipe needed")
+    for name, call, text in (("evaluate", evaluate, EVALUATE), ("export", write, EXPORT)):
+        sub = command(name, call, text, "")
+        sub.add_argument("--run", metavar="DIR", required=True, help="run folder of a finished fit")
+    sub.add_argument("--out", metavar="FILE", required=True, help="model file to write (.npz)")
+    sub.add_argument("--no-verify", action="store_false", dest="verify",
+                     help="do not evaluate the test set; the file then carries no integer accuracy")
+    return top
+
+
+def fit(options: argparse.Namespace) -> int:
+    """Train, or go on training."""
+    folder = Path(options.out)
+    if options.resume or (options.recipe is None and run.exists(folder)):
+        plan = run.read_recipe(folder)
+        if options.recipe or options.overrides:
+            raise InputError("--resume goes on with the recipe in the run folder; leave out --recipe and --set")
+    elif options.recipe is None:
+        raise InputError(f"--recipe is missing; choose one of {', '.join(recipe.names())}, or the path of a .toml file")
+    else:
+        plan = recipe.load(options.recipe, tuple(options.overrides))
+    dataset = data.load(plan.dataset, options.data)
+    state = run.restore(folder, plan, dataset) if run.exists(folder) else run.create(folder, plan, dataset)
+    progress = Progress(state.epochs)
+    if state.epoch:
+        print(f"{folder}: going on after epoch {state.epoch} of {state.epochs}", file=sys.stderr)
+    images = loop.Images(dataset, plan)
+    try:
+        while state.epoch < state.epochs:
+            loop.run_epoch(state, images, progress.step)
+            run.save(folder, state)
+            progress.epoch(state.metrics[-1])
+    except KeyboardInterrupt:
+        progress.clear()
+        again = f" --data {options.data}" if options.data else ""
+        print(f"interrupted; {run.epochs_done(folder)} of {state.epochs} epochs are kept. Go on with:\n"
+              f"  python -m lutq_train fit --out {folder}{again} --resume", file=sys.stderr)
+        return 1
+    return _report_fit(options, folder, state)
+
+
+def _report_fit(options: argparse.Namespace, folder: Path, state: loop.State) -> int:
+    result = {"run": str(folder), "recipe": state.recipe.name, "epochs": state.epoch,
+              "float_accuracy": state.float_accuracy, "quantized_accuracy": state.metrics[-1]["test_accuracy"],
+              "seconds": round(sum(entry["seconds"] for entry in state.metrics), 2)}
+    if options.json:
+        print(json.dumps(result))
+    else:
+        before = "" if result["float_accuracy"] is None else f" (float {result['float_accuracy']:.2%})"
+        print(f"{folder}: test accuracy {result['quantized_accuracy']:.2%}{before}, {result['seconds']:.0f} s of "
+              "training")
+    return 0
+
+
+def _finished(options: argparse.Namespace) -> tuple[loop.State, data.Dataset]:
+    folder = Path(options.run)
+    plan = run.read_recipe(folder)
+    dataset = data.load(plan.dataset, options.data)
+    state = run.restore(folder, plan, dataset)
+    if state.epoch < state.epochs:
+        raise InputError(f"{folder} has done {state.epoch} of {state.epochs} epochs; finish it with: "
+                         f"python -m lutq_train fit --out {folder} --resume")
+    return state, dataset
+
+
+def _integer(state: loop.State, dataset: data.Dataset, info: dict[str, Any]) -> Network:
+    plan = state.recipe
+    return export.network(state.model, name=plan.name, shape=(*dataset.test_images.shape[1:3], 1),
+                          input_bits=plan.input_bits, input_scale=loop.input_scale(plan),
+                          encode=dataset.encode(plan.input_bits), info=info)
+
+
+def _compare(state: loop.State, dataset: data.Dataset, network: Network) -> verify.Comparison:
+    images = loop.Images(dataset, state.recipe)
+    return verify.compare(state.model, network, images, *images.test)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Compare the integer model of a run with its torch model."""
+    state, dataset = _finished(options)
+    return _report({"run": options.run}, _compare(state, dataset, _integer(state, dataset, {})), options)
+
+
+def write(options: argparse.Namespace) -> int:
+    """Write the model file of a run."""
+    state, dataset = _finished(options)
+    path = Path(options.out)
+    if path.suffix != ".npz":
+        raise InputError(f"--out must name a .npz file, not {options.out}")
+    if not path.parent.is_dir():
+        raise InputError(f"--out must lie in a folder that exists, and {path.parent} does not")
+    info = {
+        "recipe": state.recipe.name, "recipe_text": recipe.dumps(state.recipe), "seed": state.recipe.seed,
+        "dataset": dataset.name, "dataset_sha256": dataset.digest, "float_accuracy": state.float_accuracy,
+        "quantized_accuracy": state.metrics[-1]["test_accuracy"], "torch": run.facts(Path(options.run))["torch"],
+    }
+    network = _integer(state, dataset, info)
+    comparison = _compare(state, dataset, network) if options.verify else None
+    if comparison is not None:
+        if not comparison.exact:
+            print(f"error: {comparison}, and {comparison.unexplained} samples differ without one; nothing was written",
+                  file=sys.stderr)
+            return 1
+        network = _integer(state, dataset, info | {
+            "accuracy": comparison.accuracy, "test_images": comparison.samples, "test_correct": comparison.correct,
+            "ties": comparison.ties})
+    modelfile.save(network, path)
+    return _report({"run": options.run, "model": options.out, "digest": network.digest}, comparison, options)
+
+
+def _report(result: dict[str, Any], comparison: verify.Comparison | None, options: argparse.Namespace) -> int:
+    if comparison is not None:
+        result |= {"accuracy": comparison.accuracy, "samples": comparison.samples, "equal": comparison.equal,
+                   "ties": comparison.ties, "tied_samples": comparison.tied_samples, "exact": comparison.exact}
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print(result.get("model", result["run"]))
+        if comparison is not None:
+            print(f"  {comparison}\n  integer accuracy {comparison.accuracy:.2%} "
+                  f"({comparison.correct} of {comparison.samples})")
+    return 0 if comparison is None or comparison.exact else 1

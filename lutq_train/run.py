@@ -1,0 +1,181 @@
+"""A run folder: what was trained, on what, with what, and where it stands.
+
+    recipe.toml     the complete recipe, every value written out
+    run.json        data set digest, versions of torch, numpy and Python
+    metrics.jsonl   one line per finished epoch
+    checkpoint.pt   weights, optimiser and metrics after the last finished epoch
+
+Every file is written beside its place and renamed into it, so an interruption leaves the last state, never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import platform
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lutq_hw.errors import InputError
+
+from . import loop, models, recipe
+from .data import Dataset
+
+FORMAT = 1
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; it replaces ``path`` when the block ends well, else vanishes."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield fresh
+        fresh.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def exists(folder: Path) -> bool:
+    """Whether ``folder`` holds a run."""
+    return (folder / "checkpoint.pt").is_file()
+
+
+def create(folder: Path, plan: recipe.Recipe, data: Dataset) -> loop.State:
+    """A fresh run in a folder that is new or empty.
+
+    Raises
+    ------
+    InputError
+        If the folder holds something else, or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        strangers = [entry.name for entry in folder.iterdir() if entry.name not in ("recipe.toml", "run.json")
+                     and entry.suffix != ".tmp"]  # what a killed start may have left
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made a run folder: {error.strerror or error}") from None
+    if strangers:
+        raise InputError(f"{folder} must be new, empty or a run folder, but it holds {sorted(strangers)[0]}")
+    state = loop.begin(plan, data)
+    about = {"format": FORMAT, "dataset": data.name, "dataset_sha256": data.digest, "torch": str(torch.__version__),
+             "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}
+    _write(folder / "recipe.toml", recipe.dumps(plan))
+    _write(folder / "run.json", json.dumps(about, indent=2) + "\n")
+    save(folder, state)
+    return state
+
+
+def save(folder: Path, state: loop.State) -> None:
+    """Write the checkpoint, then the metrics that are in it."""
+    content = {"format": FORMAT, "recipe": recipe.dumps(state.recipe), "epoch": state.epoch, "metrics": state.metrics,
+               "quantized": state.quantized, "model": state.model.state_dict(),
+               "optimizer": state.optimizer.state_dict()}
+    with replacing(folder / "checkpoint.pt") as path:
+        torch.save(content, path)
+    _write(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in state.metrics))
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
+def read_recipe(folder: Path) -> recipe.Recipe:
+    """The recipe of a run.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run or its recipe was damaged.
+    """
+    if not exists(folder):
+        raise InputError(f"{folder} must be a run folder with a checkpoint.pt; make one with: "
+                         f"python -m lutq_train fit --recipe NAME --out {folder}")
+    path = folder / "recipe.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    return recipe.parse(table, str(path))
+
+
+def restore(folder: Path, plan: recipe.Recipe, data: Dataset) -> loop.State:
+    """The run as it was after its last finished epoch.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint is damaged, or the recipe or the data are not those that the run began with.
+    """
+    content = _read_checkpoint(folder / "checkpoint.pt")
+    if content["recipe"] != recipe.dumps(plan):
+        difference = _difference(content["recipe"], recipe.dumps(plan))
+        raise InputError(f"{folder} holds a run of another recipe ({difference}); "
+                         "choose another --out, or leave out --recipe and --set to go on with this one")
+    if facts(folder)["dataset_sha256"] != data.digest:
+        raise InputError(f"{folder} was trained on other {data.name} data than --data holds; give the data it began "
+                         "with")
+    state = loop.begin(plan, data)
+    if content["quantized"]:
+        models.restore_quantized(state.model, plan.weights)
+        state.optimizer = loop.make_optimizer(state.model, plan)
+    try:
+        state.model.load_state_dict(content["model"])
+        state.optimizer.load_state_dict(content["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder / 'checkpoint.pt'} does not fit its recipe: {reason}") from None
+    state.epoch, state.metrics = content["epoch"], content["metrics"]
+    return state
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} is damaged ({reason}); remove the folder and start again") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path} must be a checkpoint of format {FORMAT}, which this file is not; start a new run")
+    return content
+
+
+def facts(folder: Path) -> dict[str, str]:
+    """What ``run.json`` says: data set digest and versions."""
+    path = folder / "run.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {key: str(found[key]) for key in ("dataset_sha256", "torch")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} must be the run.json that fit wrote, but it cannot be read: {error}") from None
+
+
+def epochs_done(folder: Path) -> int:
+    """Epochs that the checkpoint in ``folder`` holds."""
+    return _read_checkpoint(folder / "checkpoint.pt")["epoch"]
+
+
+def _difference(old: str, new: str) -> str:
+    """The first key that differs between two recipes as text."""
+    tables = [_flat(tomllib.loads(text)) for text in (old, new)]
+    for key in tables[0] | tables[1]:
+        values = [repr(table.get(key)) for table in tables]
+        if values[0] != values[1]:
+            return f"{key} is {values[0]}, not {values[1]}"
+    return "written differently"
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    items: dict[str, Any] = {}
+    for key, value in table.items():
+        items |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return items
