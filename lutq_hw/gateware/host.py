@@ -73,8 +73,8 @@ class HostLink(wiring.Component):
                                 "use smaller images or fewer bits")
         self.input_format, self.output_format = input_format, output_format
         self.divisor, self.slots, self.timeout = divisor, slots, timeout
-        self.identity = Identity(bytes(digest[:DIGEST_BYTES]), slots, Geometry.of(input_format),
-                                 Geometry.of(output_format), divisor)
+        x, y = (Geometry.of(form.type, form.lanes) for form in (input_format, output_format))
+        self.identity = Identity(bytes(digest[:DIGEST_BYTES]), slots, x, y, divisor)
         kind = output_format.type
         self.is_class = kind.size == 1 and not kind.signed
         number_bits = kind.bits if self.is_class else max(1, (kind.size - 1).bit_length())

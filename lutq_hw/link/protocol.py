@@ -10,14 +10,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import LinkError
 from ..network import TensorType
 from ..network.tensor import Ints
-from ..streams import StreamFormat
 
 VERSION = 1
 MAGIC = b"LQ"
@@ -177,9 +176,9 @@ class Geometry:
     elements: int
 
     @classmethod
-    def of(cls, form: StreamFormat) -> Geometry:
-        """The geometry of a stream."""
-        return cls(form.type.bits, form.type.signed, form.lanes, form.type.size)
+    def of(cls, type: TensorType, lanes: int = 1) -> Geometry:
+        """The geometry of ``type``, ``lanes`` elements to a word."""
+        return cls(type.bits, type.signed, lanes, type.size)
 
     def matches(self, type: TensorType) -> bool:
         """True if tensors of ``type`` have this geometry; lanes do not show on the link."""
@@ -214,7 +213,8 @@ class Identity:
     divisor: int
     version: int = VERSION
 
-    FORMAT = "<BB8sBHIBHIH"
+    FORMAT: ClassVar = "<BB8sBHIBHIH"
+    SIZE: ClassVar = struct.calcsize(FORMAT)
 
     def encode(self) -> bytes:
         """The payload."""
@@ -230,10 +230,10 @@ class Identity:
         LinkError
             If its version or its length is not this one's.
         """
-        if payload[:1] != bytes([VERSION]) or len(payload) != struct.calcsize(cls.FORMAT):
+        if payload[:1] != bytes([VERSION]) or len(payload) != cls.SIZE:
             found = f"version {payload[0]} with {len(payload)} bytes" if payload else "nothing"
             raise LinkError(f"the board must identify itself by protocol version {VERSION} with "
-                            f"{struct.calcsize(cls.FORMAT)} bytes, not {found}; "
+                            f"{cls.SIZE} bytes, not {found}; "
                             "build and program it with this release of lutq")
         version, slots, digest, *ends, divisor = struct.unpack(cls.FORMAT, payload)
         x, y = (Geometry(bits & 0x7F, bool(bits >> 7), lanes, size) for bits, lanes, size in (ends[:3], ends[3:]))

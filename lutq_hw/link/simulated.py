@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from amaranth import Module, ResetInserter
 from amaranth.lib import wiring
@@ -97,10 +98,12 @@ class SimulatedBoard:
     """
 
     PERIOD_S = 1e-6
+    name = "simulated board"
 
-    def __init__(self, link: HostLink, accelerator: wiring.Component, *, bit_cycles: float | None = None,
+    def __init__(self, link: HostLink, accelerator: Any, *, bit_cycles: float | None = None,
                  patience: int = 20_000, vcd: str | None = None):
-        self.link, self.patience = link, patience
+        self.link: Any = link
+        self.patience = patience
         self.encoder = LineEncoder(bit_cycles or link.divisor)
         self.decoder = LineDecoder(bit_cycles or link.divisor)
         self.cycle = 0
@@ -118,14 +121,15 @@ class SimulatedBoard:
             self._waves.__enter__()
 
     async def _wires(self, ctx) -> None:
-        while True:
-            ctx.set(self.link.rx, self.encoder.step())
-            _, _, tx, shown, number = await ctx.tick().sample(
-                self.link.tx, self.link.show.valid, self.link.show.number)
+        link, rx = self.link, 1
+        async for _, _, tx, shown, number in ctx.tick().sample(link.tx, link.show.valid, link.show.number):
             self.decoder.step(tx)
             if shown:
                 self.shown.append(number)
             self.cycle += 1
+            level = self.encoder.step()
+            if level != rx:  # every access costs the simulator time
+                ctx.set(link.rx, rx := level)
 
     def run(self, cycles: int) -> None:
         """Lets time pass."""
