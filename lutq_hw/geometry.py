@@ -100,10 +100,14 @@ class WindowGeometry:
         return tuple(b - a for a, b in zip(firsts, [*firsts[1:], self.shape[0]], strict=True))
 
     @cached_property
+    def need_next(self) -> tuple[int, ...]:
+        """Rows that must be there at the end of output row ``oy`` so that the next one follows without a pause."""
+        return tuple(r + n for r, n in zip(self.release, [*self.need[1:], self.need[0]], strict=True))
+
+    @cached_property
     def buffer_rows(self) -> int:
         """Rows of the circular buffer: while one output row is computed, all that the next one needs can arrive."""
-        following = [*self.need[1:], self.need[0]]
-        return max(*self.need, *(r + n for r, n in zip(self.release, following, strict=True)))
+        return max(*self.need, *self.need_next)
 
     @property
     def depth(self) -> int:

@@ -18,7 +18,7 @@ READ_LATENCY = 3
 """Enabled cycles between the decision to read a word and its arrival at the MAC unit: address, memory, alignment."""
 
 POOL_LATENCY = 1
-"""Enabled cycles from there to a pool's output."""
+"""Enabled cycles from there to a pool's maximum."""
 
 Stall = Callable[[int], bool]
 
@@ -47,25 +47,33 @@ class WindowTimer:
         self.need, self.release = g.need, g.release
         self.top = 1 << latency - 1
         self.mask = (1 << latency) - 1
+        self.need_next = g.need_next
         self.filled = self.col = self.available = self.oy = self.read = self.pending = 0
+        self.started = False
         self.pipe = 0  # bit k: the last word of a window entered the pipeline k + 1 enabled cycles ago
 
     def step(self, taken: bool, enable: bool) -> None:
         """One clock edge: a word came in if ``taken``, the pipeline moves if ``enable``."""
+        available = self.available
+        row_end = False
         if enable:
             # A row can be overwritten only after the memory access that follows the decision.
             self.filled -= self.pending
             self.pending = 0
-            if self.read or self.available >= self.need[self.oy]:
+            if self.started:
                 self.read += 1
                 self.pipe = (self.pipe << 1 | (self.read % self.fold == 0)) & self.mask
-                if self.read == self.row_reads:
-                    self.pending = self.release[self.oy]
-                    self.available -= self.pending
-                    self.read = 0
-                    self.oy = (self.oy + 1) % len(self.need)
+                row_end = self.read == self.row_reads
             else:
                 self.pipe = self.pipe << 1 & self.mask
+        if row_end:
+            self.started = available >= self.need_next[self.oy]
+            self.pending = self.release[self.oy]
+            self.available -= self.pending
+            self.read = 0
+            self.oy = (self.oy + 1) % len(self.need)
+        elif not self.started:
+            self.started = available >= self.need[self.oy]
         if taken:
             self.col += 1
             if self.col == self.row_words:
@@ -81,7 +89,11 @@ class LayerTimer:
         self.window = WindowTimer(layer.window, READ_LATENCY + layer.unit.latency)
         self.steps, self.interval = layer.stage.steps, layer.stage.interval
         self.left = 0  # cycles that the output stage still needs for the word it holds
-        self.valid = False
+        self.results = 0  # words in its skid buffer
+
+    @property
+    def valid(self) -> bool:
+        return self.results > 0
 
     def ready(self, o_ready: bool) -> bool:
         return self.window.filled != self.window.rows
@@ -89,13 +101,12 @@ class LayerTimer:
     def step(self, i_valid: bool, o_ready: bool) -> None:
         window = self.window
         taken = i_valid and window.filled != window.rows
-        free = o_ready or not self.valid
+        free = self.results < 2
         slice_end = self.left > 0 and (self.left - 1) % self.steps == 0
         accept = self.left == 0 or (self.left == 1 and free)
         sums = bool(window.pipe & window.top)
         window.step(taken, accept or not sums)
-        if free:
-            self.valid = slice_end
+        self.results += (slice_end and free) - (o_ready and self.results > 0)
         if accept and sums:
             self.left = self.interval
         elif self.left and (free or not slice_end):
@@ -103,20 +114,24 @@ class LayerTimer:
 
 
 class PoolTimer:
-    """A max-pool: window reader and maximum as one pipeline."""
+    """A max-pool: window reader and maximum as one pipeline, then a skid buffer."""
 
     def __init__(self, pool: Pool):
         self.window = WindowTimer(pool.window, READ_LATENCY + POOL_LATENCY)
+        self.results = 0
 
     @property
     def valid(self) -> bool:
-        return bool(self.window.pipe & self.window.top)
+        return self.results > 0
 
     def ready(self, o_ready: bool) -> bool:
         return self.window.filled != self.window.rows
 
     def step(self, i_valid: bool, o_ready: bool) -> None:
-        self.window.step(i_valid and self.window.filled != self.window.rows, o_ready or not self.valid)
+        window = self.window
+        done, free = bool(window.pipe & window.top), self.results < 2
+        window.step(i_valid and window.filled != window.rows, free or not done)
+        self.results += (done and free) - (o_ready and self.results > 0)
 
 
 class CollectTimer:

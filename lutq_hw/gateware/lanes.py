@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth import Array, Const, Value, signed
+from amaranth import Array, Const, Mux, Value, signed, unsigned
 
 from ..mac import MacUnit
 from ..network.tensor import signed_bits
@@ -65,10 +65,16 @@ def lookup(index: Value, entries: Sequence[int], shape) -> Value:
     return Value.cast(Array(Const(entry, shape) for entry in filled)[index.as_unsigned()])
 
 
-def select(index: Value, values: Sequence[Value]) -> Value:
-    """One of the values in logic; ``values`` may be fewer than the addresses."""
-    order = fill(range(len(values)), len(index))
-    return Value.cast(Array(values[n] for n in order)[index])
+def select(index: Value, values: Sequence[Value], place: Sequence[int]) -> Value:
+    """``values[place[index]]`` as a tree of multiplexers, steered by a shorter number where many entries share few values."""
+    bits = (len(values) - 1).bit_length()
+    if bits < len(index):
+        index, place = lookup(index, place, unsigned(bits)), range(len(values))
+    level = [values[place[n]] for n in fill(range(len(place)), len(index))]
+    for bit in index:
+        pairs = zip(level[::2], level[1::2], strict=True)
+        level = [low if low is high else Mux(bit, high, low) for low, high in pairs]
+    return level[0]
 
 
 def _zeros(values: Sequence[int]) -> int:

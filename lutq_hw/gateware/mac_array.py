@@ -30,8 +30,8 @@ def array_latency(simd: int, *, row_register: bool = False) -> int:
 class MacArray(wiring.Component):
     """Words of ``unit.input_layout`` become words of ``unit.output_layout``; the timing is that of `MacUnit`.
 
-    A unit derives from it and says what a row and a lane are. ``rows`` may be kept in a register (with the indices), which
-    costs one cycle and cuts the path where a row needs adders.
+    A unit derives from it and says what a row, the controls of a lane and a lane are. Rows and controls may be kept in
+    registers, which costs one cycle and shortens the path.
     """
 
     def __init__(self, unit: MacUnit, term: TermRange, *, row_register: bool = False):
@@ -42,7 +42,11 @@ class MacArray(wiring.Component):
         """Values formed once from activation ``s``, for all outputs; combinational."""
         return [x]
 
-    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], index: Value) -> Term:
+    def controls(self, index: Value) -> Value:
+        """What a lane wants to know of its index; combinational."""
+        return index
+
+    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
         """Product of one lane, combinational unless it says otherwise."""
         raise NotImplementedError
 
@@ -55,7 +59,7 @@ class MacArray(wiring.Component):
         word = self.i.p
         valid, last = self.i.valid, word.last
         rows = [list(self.row(m, s, word.x[s])) for s in range(unit.simd)]
-        index = [word.index[lane] for lane in range(unit.pe * unit.simd)]
+        controls = [self.controls(word.index[lane]) for lane in range(unit.pe * unit.simd)]
 
         def register(value: Value, name: str, reset_less: bool = True) -> Signal:
             kept = Signal(value.shape(), name=name, reset_less=reset_less)
@@ -65,11 +69,11 @@ class MacArray(wiring.Component):
 
         if self.row_register:
             rows = [[register(value, f"row{s}_{n}") for n, value in enumerate(row)] for s, row in enumerate(rows)]
-            index = [register(value, f"index{lane}") for lane, value in enumerate(index)]
+            controls = [register(value, f"control{lane}") for lane, value in enumerate(controls)]
             valid, last = register(valid, "valid_row", reset_less=False), register(last, "last_row", reset_less=False)
         for lane in range(unit.pe * unit.simd):
             p, s = divmod(lane, unit.simd)
-            value, carry, registered = self.lane(m, sums.en, f"lane{p}_{s}", rows[s], index[lane])
+            value, carry, registered = self.lane(m, sums.en, f"lane{p}_{s}", rows[s], controls[lane])
             if not registered:
                 product = Signal(sums.terms[lane].shape(), name=f"product{p}_{s}", reset_less=True)
                 with m.If(sums.en):

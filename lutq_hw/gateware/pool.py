@@ -8,10 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from ..network import TensorType
 from ..pipeline import Pool
+from .skid import SkidBuffer
 from .window import WindowReader
-
-LATENCY = 1
-"""Cycles from the last word of a window until the maximum is valid."""
 
 
 class PoolEngine(wiring.Component):
@@ -27,8 +25,10 @@ class PoolEngine(wiring.Component):
         x: TensorType = self.pool.x
         m.submodules.window = window = WindowReader(self.pool.window, bits=x.bits, pad=x.min)
         wiring.connect(m, wiring.flipped(self.i), window.i)
-        first = Signal(init=1)
-        best = self.o.payload
+        m.submodules.result = result = SkidBuffer(len(self.o.payload))
+        wiring.connect(m, result.o, wiring.flipped(self.o))
+        first, done = Signal(init=1), Signal()
+        best = Signal(len(self.o.payload))
         shape = signed(x.bits) if x.signed else unsigned(x.bits)
         lanes = []
         for lane in range(self.pool.plan.channels):
@@ -36,9 +36,9 @@ class PoolEngine(wiring.Component):
             old = Signal(shape, name=f"old{lane}")
             m.d.comb += [new.eq(window.x.word_select(lane, x.bits)), old.eq(best.word_select(lane, x.bits))]
             lanes.append(Mux(first | (new > old), new, old).as_unsigned()[:x.bits])
-        m.d.comb += window.en.eq(self.o.ready | ~self.o.valid)
+        m.d.comb += [result.i.valid.eq(done), result.i.payload.eq(best), window.en.eq(result.i.ready | ~done)]
         with m.If(window.en):
-            m.d.sync += self.o.valid.eq(window.valid & window.last)
+            m.d.sync += done.eq(window.valid & window.last)
             with m.If(window.valid):
                 m.d.sync += [best.eq(Cat(*lanes)), first.eq(window.last)]
         return m

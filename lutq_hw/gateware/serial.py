@@ -8,6 +8,7 @@ from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 
 from ..output import OutputStage
+from .skid import SkidBuffer
 
 
 class SerialStage(wiring.Component):
@@ -24,7 +25,10 @@ class SerialStage(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         s = self.stage
-        free = self.o.ready | ~self.o.valid
+        m.submodules.result = result = SkidBuffer(len(self.o.payload))
+        wiring.connect(m, result.o, wiring.flipped(self.o))
+        # Registered: otherwise readiness would ripple from the next layer's buffer through to this one's in one cycle.
+        free = result.i.ready
         busy = Signal()
         held = Signal(s.acc_bits * s.pe)
         step = Signal(s.steps, init=1 << (s.steps - 1))  # one-hot, counting down: bit 0 is the last step
@@ -64,8 +68,8 @@ class SerialStage(wiring.Component):
                 m.d.sync += busy.eq(0)
 
         results = [self.lane(m, i, held.word_select(i, s.acc_bits).as_signed()) for i in range(s.lanes)]
-        with m.If(free):
-            m.d.sync += self.o.valid.eq(slice_end)
-            with m.If(slice_end):
-                m.d.sync += self.o.payload.eq(Cat(r.as_unsigned()[:s.type.bits] for r in results))
+        m.d.comb += [
+            result.i.valid.eq(slice_end),
+            result.i.payload.eq(Cat(r.as_unsigned()[:s.type.bits] for r in results)),
+        ]
         return m

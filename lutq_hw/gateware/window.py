@@ -79,18 +79,17 @@ class WindowReader(wiring.Component):
         advance = Signal()
         loops, position = self._loops(m, advance)
         oy, ox = position["oy"], position["ox"]
-        need = lookup(m, oy, g.need, g.buffer_rows.bit_length(), "need")
-        release = lookup(m, oy, g.release, g.buffer_rows.bit_length(), "release")
-        issue, row_end = Signal(), Signal()
-        m.d.comb += [
-            issue.eq(started | (available >= need)),
-            advance.eq(issue & self.en),
-            row_end.eq(loops["row"]),
-        ]
-        given_up = Mux(advance & row_end, release, 0)
-        m.d.sync += available.eq(available + row_written - given_up)
-        with m.If(advance):
-            m.d.sync += started.eq(~row_end)
+        width = g.buffer_rows.bit_length()
+        need = lookup(m, oy, g.need, width, "need")
+        release = lookup(m, oy, g.release, width, "release")
+        need_next = lookup(m, oy, g.need_next, width, "need_next")
+        row_end = Signal()
+        m.d.comb += [advance.eq(started & self.en), row_end.eq(advance & loops["row"])]
+        m.d.sync += available.eq(available + row_written - Mux(row_end, release, 0))
+        # Whether the next row may follow at once is decided in the last cycle of this one, so that `started` is a register
+        # and the path to all the counters stays short.
+        with m.If(row_end | ~started):
+            m.d.sync += started.eq(available >= Mux(started, need_next, need))
 
         address, bank = self._address(m, advance, loops)
         row_mask = self._mask(m, 0, oy, "row_mask")
@@ -106,8 +105,8 @@ class WindowReader(wiring.Component):
         count = Signal(range(max(2, self.weights)))
         with m.If(self.en):
             m.d.sync += [
-                a_valid.eq(issue), a_last.eq(loops["fold"]), a_inside.eq(inside), a_rows.eq(row_mask), a_bank.eq(bank),
-                a_addr.eq(address), a_release.eq(Mux(issue & row_end, release, 0)), self.weight.eq(count),
+                a_valid.eq(started), a_last.eq(loops["fold"]), a_inside.eq(inside), a_rows.eq(row_mask), a_bank.eq(bank),
+                a_addr.eq(address), a_release.eq(Mux(row_end, release, 0)), self.weight.eq(count),
             ]
         with m.If(advance):
             m.d.sync += count.eq(Mux(loops["pixel"], 0, count + 1))
@@ -136,14 +135,16 @@ class WindowReader(wiring.Component):
         col = Signal(range(max(2, g.row_words)))
         row = Signal(range(max(2, g.buffer_rows)))
         base = Signal(range(max(2, g.depth)))
-        take, row_written = Signal(), Signal()
+        next_filled = Signal.like(filled)
+        full, take, row_written = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.i.ready.eq(filled != g.buffer_rows),
+            self.i.ready.eq(~full),
             take.eq(self.i.valid & self.i.ready),
             row_written.eq(take & (col == g.row_words - 1)),
+            next_filled.eq(filled + row_written - self._freed),
             write.data.eq(Cat(*[self.i.payload] * banks)),
         ]
-        m.d.sync += filled.eq(filled + row_written - self._freed)
+        m.d.sync += [filled.eq(next_filled), full.eq(next_filled == g.buffer_rows)]
         last_row = row == g.buffer_rows - 1
         with m.If(take):
             m.d.sync += col.eq(Mux(row_written, 0, col + 1))
@@ -170,10 +171,10 @@ class WindowReader(wiring.Component):
                 position[name] = Const(0)
             else:
                 counter = position[name] = Signal(range(size), name=name)
+                at_end, end = Signal(name=f"{name}_at_end"), Signal(name=f"{name}_end")
                 with m.If(advance & inner):
-                    m.d.sync += counter.eq(Mux(counter == size - 1, 0, counter + 1))
-                end = Signal(name=f"{name}_end")
-                m.d.comb += end.eq(inner & (counter == size - 1))
+                    m.d.sync += [counter.eq(Mux(at_end, 0, counter + 1)), at_end.eq(~at_end & (counter == size - 2))]
+                m.d.comb += end.eq(inner & at_end)
                 inner = end
             ends[name] = inner
         return {"word": ends["cf"], "column": ends["kx"], "fold": ends["ky"], "group": ends["of"], "pixel": ends["g"],
