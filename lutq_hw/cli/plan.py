@@ -1,0 +1,116 @@
+"""Choose unit, array size and memories of every layer for a board.
+
+By default the plan is the fastest that fits; with --fps it is the smallest that is fast enough. Saved with --output, it
+can be edited and built (build --plan) or looked at again (plan --plan).
+
+  python -m lutq_hw plan --model examples/mnist_cnn.npz --board icebreaker
+  python -m lutq_hw plan --model examples/mnist_cnn.npz --fps 5000 --output small.json
+  python -m lutq_hw plan --model examples/mnist_cnn.npz --plan small.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._options import add_json, add_model
+
+if TYPE_CHECKING:
+    from ..board import Board
+    from ..performance import Performance
+
+HELP = "choose the hardware of every layer and say why"
+
+RESOURCES = ("luts", "ffs", "brams", "sprams", "dsps")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add_model(parser)
+    parser.add_argument("--board", metavar="NAME", default="icebreaker", help="board to fit (default: icebreaker)")
+    parser.add_argument("--fps", metavar="RATE", type=float,
+                        help="frames/s to reach with the smallest plan (default: the fastest plan that fits)")
+    parser.add_argument("--unit", metavar="NAME", action="append", dest="units",
+                        help="a MAC unit that may be used; repeat for more (default: all that can run a layer)")
+    parser.add_argument("--plan", metavar="FILE", type=Path, help="show this plan instead of making one")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="save the plan as JSON that can be edited")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, plan, print."""
+    from ..board import find_board
+    from ..errors import InputError
+    from ..modelfile import load
+    from ..performance import Performance
+    from ..plan import Plan
+    from ..planner import make_plan
+    if args.fps is not None and not 0 < args.fps < 1e9:
+        raise InputError(f"--fps must be a positive number of frames a second, not {args.fps:g}")
+    network, board = load(args.model), find_board(args.board)
+    plan = Plan.load(args.plan) if args.plan else make_plan(network, board, fps=args.fps, units=args.units)
+    performance = Performance(network, plan)
+    description = describe(performance, board)
+    if args.output:
+        from ..atomic import write_text
+        write_text(args.output, plan.to_json())
+    print(json.dumps(description, indent=2) if args.json else text(description))
+    return 0
+
+
+def describe(performance: Performance, board: Board) -> dict[str, Any]:
+    """Everything that the command shows, as JSON values."""
+    from dataclasses import asdict
+
+    from ..pipeline import Layer
+    from ..planner import explain
+    figures = {f.layer.name: f for f in performance.layers}
+    stages = []
+    for stage in performance.stages:
+        row: dict[str, Any] = {"name": stage.name, "kind": type(stage).__name__.lower(),
+                               "estimated": asdict(performance.costs[stage.name])}
+        if isinstance(stage, Layer):
+            found = figures[stage.name]
+            row |= asdict(stage.plan) | {"simd": stage.plan.simd, "cycles": found.cycles, "macs": found.macs,
+                                         "lane_utilisation": found.lane_utilisation}
+        stages.append(row)
+    clock = board.plan_clock_hz
+    return {
+        "model": {"name": performance.network.name, "digest": performance.network.digest},
+        "board": board.name, "stages": stages,
+        **{r: {"estimated": getattr(performance.cost, r), "available": getattr(board.available, r),
+               "capacity": getattr(board.capacity, r)} for r in RESOURCES},
+        "cycles_per_frame": performance.cycles_per_frame, "latency_cycles": performance.latency,
+        "plan_clock_mhz": clock / 1e6, "frames_per_second": clock / performance.cycles_per_frame,
+        "lane_utilisation": performance.lane_utilisation,
+        "slowest_layer": performance.slowest.layer.name,
+        "units": [asdict(verdict) for verdict in explain(performance.network, performance.plan, board)],
+    }
+
+
+def text(d: dict[str, Any]) -> str:
+    """Tables for people."""
+    from ..table import table
+    rows = []
+    for s in d["stages"]:
+        cost = s["estimated"]
+        array = f"{s['pe']} x {s['simd']}" if "unit" in s else ""
+        rows.append([
+            s["name"], s.get("unit", s["kind"]), array, s.get("index_memory", ""),
+            f"{s['output']} x {s['output_lanes']} ({s['output_memory']})" if "unit" in s else "",
+            s.get("cycles"), f"{100 * s['lane_utilisation']:.1f} %" if "unit" in s else "",
+            round(cost["luts"]), cost["brams"], cost["dsps"]])
+    total = ["total", "", "", "", "", d["cycles_per_frame"], f"{100 * d['lane_utilisation']:.1f} %",
+             round(d["luts"]["estimated"]), d["brams"]["estimated"], d["dsps"]["estimated"]]
+    parts = [table(["stage", "unit", "pe x simd", "indices", "output", "cycles", "lanes busy", "luts", "brams", "dsps"],
+                   rows, total)]
+    budget = ", ".join(f"{d[r]['available']:,.0f} {r}" for r in ("luts", "brams", "dsps"))
+    parts.append(
+        f"{d['board']} has {budget} for it. {d['cycles_per_frame']:,} cycles a frame, {d['frames_per_second']:,.0f} "
+        f"frames/s at {d['plan_clock_mhz']:g} MHz, latency {d['latency_cycles']:,} cycles; {d['slowest_layer']} is the "
+        "slowest layer.")
+    verdicts = [[v["node"], v["unit"], "chosen" if v["chosen"] else "", v["reason"]] for v in d["units"]]
+    parts.append(table(["layer", "unit", "", "why"], verdicts))
+    return "\n\n".join(parts)
