@@ -16,6 +16,11 @@ def tree_levels(simd: int) -> int:
     return (simd - 1).bit_length()
 
 
+def spare_carry(simd: int) -> bool:
+    """Whether a tree over ``simd`` terms has a carry input for all but the first."""
+    return simd & (simd - 1) == 0
+
+
 class TermRange(NamedTuple):
     """What one term can be: ``low <= value`` and ``value + carry <= high``, in units of ``2**zeros``."""
 
@@ -53,14 +58,15 @@ class Accumulate(wiring.Component):
 
     * the first word of a sum overwrites the accumulator through the fourth LUT input, no masking is needed;
     * a term's carry (the + 1 of a two's complement) is the carry input of the adder that takes the term, or of a later one;
-    * an operand without partner takes a carry while it waits.
+    * an operand without partner takes its carry while it waits.
 
-    Only where ``simd`` is a power of two one carry is left for the accumulator, which must be masked then.
+    A tree over a power of two has one adder less than terms and nobody who waits, and the accumulator's carry input would be
+    lost with the first word. There the first term brings no carry (`spare_carry`): its lane adds it.
 
     Members
     -------
     terms, carries
-        Of output p and term s at ``p * simd + s``; ``carries`` only if ``term.carries``.
+        Of output p and term s at ``p * simd + s``; ``carries`` only if ``term.carries``, and if `spare_carry` not used for s = 0.
     valid, last, en
         The word is there; it ends a sum; it is taken.
     o
@@ -95,22 +101,23 @@ class Accumulate(wiring.Component):
         with m.If(self.en):
             m.d.sync += self.o.valid.eq(valid & last)
         for p in range(self.pe):
-            total, carry, _ = self._tree(m, p)
+            total = self._tree(m, p).value
             acc = Signal(signed(self.inner_bits), name=f"acc{p}", reset_less=True)
             with m.If(taken):
-                if carry is None:
-                    m.d.sync += acc.eq(Mux(first, total, acc + total))
-                else:
-                    m.d.sync += acc.eq(add(Mux(first, 0, acc), total, carry))
+                m.d.sync += acc.eq(Mux(first, total, acc + total))
             m.d.comb += self.o.payload[p].eq(acc << min(self.term.zeros, self.acc_bits - self.inner_bits))
         return m
 
     def _tree(self, m: Module, p: int) -> Node:
         """Sum of the terms of output ``p``."""
-        nodes = [Node(self.terms[lane], self.carries[lane] if self.term.carries else None, 1)
-                 for lane in range(p * self.simd, (p + 1) * self.simd)]
+        nodes = []
+        for s in range(self.simd):
+            lane = p * self.simd + s
+            carry = self.term.carries and not (s == 0 and spare_carry(self.simd))
+            nodes.append(Node(self.terms[lane], self.carries[lane] if carry else None, 1))
         for level in range(tree_levels(self.simd)):
             nodes = [self._merge(m, nodes[n:n + 2], f"{p}_{level}_{n // 2}") for n in range(0, len(nodes), 2)]
+        assert nodes[0].carry is None
         return nodes[0]
 
     def _merge(self, m: Module, pair: list[Node], name: str) -> Node:

@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import connect, flipped
 
 from ..mac import MacUnit
-from .accumulate import Accumulate, TermRange, tree_levels
+from .accumulate import Accumulate, TermRange, spare_carry, tree_levels
 
 
 class Term(NamedTuple):
@@ -74,6 +74,8 @@ class MacArray(wiring.Component):
         for lane in range(unit.pe * unit.simd):
             p, s = divmod(lane, unit.simd)
             value, carry, registered = self.lane(m, sums.en, f"lane{p}_{s}", rows[s], controls[lane])
+            if carry is not None and s == 0 and spare_carry(unit.simd):
+                value, carry = value + carry, None
             if not registered:
                 product = Signal(sums.terms[lane].shape(), name=f"product{p}_{s}", reset_less=True)
                 with m.If(sums.en):

@@ -59,11 +59,11 @@ class MultiplierArray(MacArray):
     def __init__(self, unit: Multiplier):
         super().__init__(unit, unit.term)
 
-    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], index: Value) -> Term:
+    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
         (x,) = row
         bits = self.term.bits
         values = (self.unit.codebook.dictionary[0] >> self.term.zeros).tolist()
-        value = lookup(index, values, signed(signed_bits(min(0, *values), max(values))))
+        value = lookup(controls, values, signed(signed_bits(min(0, *values), max(values))))
         if bits >= INFERRED_BITS:
             return Term(x * value)
         # Yosys leaves products under 11 bits to logic, and cuts operands to the bits that the product needs. So the

@@ -65,9 +65,9 @@ class ProductTableArray(MacArray):
         super().__init__(unit, unit.term)
         self.table = unit
 
-    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], index: Value) -> Term:
+    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
         unit, (x,) = self.table, row
-        address = Cat(x, index)
+        address = Cat(x, controls)
         shape = signed(self.term.bits)
         if unit.address_bits <= LOGIC_BITS:
             return Term(lookup(address, unit.words.tolist(), shape))

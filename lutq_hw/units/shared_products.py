@@ -63,10 +63,10 @@ class SharedProductsArray(MacArray):
             return [column(x, (self.unit.products[:, key] >> self.term.zeros).tolist(), signed(self.term.bits)) for key in self.distinct]
         return [multiple(x, magnitude) for magnitude in self.distinct]
 
-    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], index: Value) -> Term:
+    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
         product = Signal(signed(self.term.bits), name=name)
-        m.d.comb += product.eq(select(index, [row[n] for n in self.place]))
+        m.d.comb += product.eq(select(controls, row, self.place))
         if self.signs is None or not self.term.carries:
             return Term(product)
-        sign = lookup(index, self.signs, unsigned(1))
-        return Term(product ^ sign.replicate(len(product)), sign)
+        sign = lookup(controls, self.signs, unsigned(1))
+        return Term((product ^ sign.replicate(len(product))).as_signed(), sign)

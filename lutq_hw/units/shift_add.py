@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from amaranth import Module, Mux, Signal, Value, signed, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import wiring
 
 from ..cost import Cost
 from ..gateware.accumulate import TermRange
-from ..gateware.lanes import TABLE_BITS, complemented_range, lookup, multiple, select, signed_digits
+from ..gateware.lanes import complemented_range, lookup, multiple, select, signed_digits
 from ..gateware.mac_array import MacArray, Term, array_latency
 from ..mac import MacUnit
 from ..network import Codebook
@@ -36,27 +36,33 @@ class ShiftAdd(MacUnit):
 
     @property
     def latency(self) -> int:
-        return array_latency(self.simd, row_register=self.row_register)
-
-    @cached_property
-    def shifts(self) -> list[int]:
-        """Shift of every entry, 0 for the zero entry."""
-        return [max(0, (value & -value).bit_length() - 1) for value in self.codebook.dictionary[0].tolist()]
-
-    @cached_property
-    def odds(self) -> list[int]:
-        """Odd magnitude of every entry, 0 for the zero entry."""
-        return [abs(value) >> shift for value, shift in zip(self.codebook.dictionary[0].tolist(), self.shifts, strict=True)]
-
-    @property
-    def row_register(self) -> bool:
-        """Whether the odd multiples need adders, and so a register."""
-        return self.x_bits > TABLE_BITS and max(self.odds) > 1
+        return array_latency(self.simd, row_register=True)
 
     @cached_property
     def term(self) -> TermRange:
         """Range of a complemented product without the zeros that all products end in."""
         return complemented_range(self)
+
+    @cached_property
+    def odds(self) -> list[int]:
+        """The odd multiples in the row of an activation."""
+        return sorted({odd for odd, _ in map(odd_and_shift, self.codebook.dictionary[0].tolist()) if odd}) or [0]
+
+    @cached_property
+    def controls(self) -> dict[str, list[int]]:
+        """Control bits of a lane for every index: ``odd`` number in the row, not ``zero``, ``shift``, ``sign``.
+
+        Bits that are the same for every index are left out.
+        """
+        values = self.codebook.dictionary[0].tolist()
+        parts = [odd_and_shift(value) for value in values]
+        which = [self.odds.index(odd) if odd else 0 for odd, _ in parts]
+        shifts = [shift - self.term.zeros if odd else 0 for odd, shift in parts]
+        bits = {f"odd{bit}": [number >> bit & 1 for number in which] for bit in range((len(self.odds) - 1).bit_length())}
+        bits["nonzero"] = [int(value != 0) for value in values]
+        bits |= {f"shift{bit}": [shift >> bit & 1 for shift in shifts] for bit in range(max(shifts).bit_length())}
+        bits["sign"] = [int(value < 0) for value in values]
+        return {name: column for name, column in bits.items() if len(set(column)) > 1}
 
     def cost(self) -> Cost:
         return Cost()
@@ -65,31 +71,39 @@ class ShiftAdd(MacUnit):
         return ShiftAddArray(self)
 
 
+def odd_and_shift(value: int) -> tuple[int, int]:
+    """``(odd, shift)`` with ``abs(value) == odd << shift``; ``(0, 0)`` for 0."""
+    shift = max(0, (value & -value).bit_length() - 1)
+    return abs(value) >> shift, shift
+
+
 class ShiftAddArray(MacArray):
-    """The array of `ShiftAdd`."""
+    """The array of `ShiftAdd`: rows and controls, register, gate and shift, register, sums."""
 
     def __init__(self, unit: ShiftAdd):
-        super().__init__(unit, unit.term, row_register=unit.row_register)
-        self.distinct = sorted({odd for odd in unit.odds if odd}) or [0]
+        super().__init__(unit, unit.term, row_register=True)
         self.shift_add = unit
 
     def row(self, m: Module, s: int, x: Value) -> Sequence[Value]:
-        return [multiple(x, odd) if odd > 1 else x for odd in self.distinct]
+        return [x if odd == 1 else multiple(x, odd) for odd in self.shift_add.odds]
 
-    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], index: Value) -> Term:
+    def controls(self, index: Value) -> Value:
+        return Cat(lookup(index, column, unsigned(1)) for column in self.shift_add.controls.values())
+
+    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
         unit = self.shift_add
-        zeros = self.term.zeros
-        shifts = [max(0, shift - zeros) for shift in unit.shifts]
-        which = [self.distinct.index(odd) if odd else 0 for odd in unit.odds]
-        negative = [int(value < 0) for value in unit.codebook.dictionary[0]]
-        value = select(index, [row[n] for n in which]) if len(row) > 1 else row[0]
-        if 0 in unit.odds:
-            value = Mux(lookup(index, [int(odd != 0) for odd in unit.odds], unsigned(1)), value, 0)
-        for bit in range(max(shifts).bit_length()):
-            value = Mux(lookup(index, [shift >> bit & 1 for shift in shifts], unsigned(1)), value << (1 << bit), value)
-        wide = Signal(signed(self.term.bits), name=name)
+        bits = dict(zip(unit.controls, controls, strict=True))
+        place = Cat(bit for key, bit in bits.items() if key.startswith("odd"))
+        value = select(place, row, range(len(row)))
+        if "nonzero" in bits:
+            value = Mux(bits["nonzero"], value, 0)
+        for key, bit in bits.items():
+            if key.startswith("shift"):
+                value = Mux(bit, value << (1 << int(key.removeprefix("shift"))), value)
+        negative = unit.codebook.dictionary[0] < 0
+        sign = bits.get("sign", Const(int(negative.all()), 1))
+        wide = Signal(signed(unit.term.bits), name=name)
         m.d.comb += wide.eq(value)
         if not self.term.carries:
             return Term(wide)
-        sign = lookup(index, negative, unsigned(1))
-        return Term(wide ^ sign.replicate(self.term.bits), sign)
+        return Term((wide ^ sign.replicate(len(wide))).as_signed(), sign)

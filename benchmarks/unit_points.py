@@ -1,0 +1,144 @@
+"""Synthesises MAC units in many sizes and records what they cost: the points that every unit's ``cost`` is held against.
+
+    python benchmarks/unit_points.py shift-add 36      # writes lutq_hw/units/points/shift-add.json
+    python benchmarks/unit_points.py --again           # measures the recorded points of all units again
+
+A point holds the parameters of the unit and the cells that Yosys counted. ``luts`` are SB_LUT4 cells: a LUT4 with or without
+its carry. Not counted are logic cells that hold nothing but a register or the start of a carry chain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from amaranth import Module, Value
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from lutq_hw.mac import MacUnit
+from lutq_hw.network import Codebook
+from lutq_hw.network.tensor import signed_bits
+from lutq_hw.tools.yosys import synthesize
+from lutq_hw.units import UNITS
+
+POINTS = Path(__file__).parent.parent / "lutq_hw" / "units" / "points"
+
+DICTIONARIES = (
+    (-16, -8, -4, -1, 0, 2, 4, 16), (-8, -4, -2, 0, 1, 2, 4, 8), (-4, -2, -1, 0, 1, 2, 4, 8), (-32, -16, -4, -2, -1, 0, 4, 16),
+    (-2, -1, 0, 1, 2), (-8, -1, 0, 4), (-4, -1, 1, 4), (-1, 0, 1), (-1, 1), (-32, -16, -8, -4, -2, -1, 0, 1, 2, 4, 8, 16, 32, 64),
+    (-24, -10, -3, 0, 2, 5, 12, 20), (-7, -5, -2, -1, 0, 1, 3, 6), (-12, -6, -5, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 8, 10, 12),
+)
+"""Powers of two and sums of two powers, as LUT-Q makes them."""
+
+
+class Flat(wiring.Component):
+    """A unit behind ports without layouts, which Yosys likes better at a top (YosysHQ/yosys#4349)."""
+
+    def __init__(self, unit: MacUnit):
+        self.unit = unit
+        super().__init__({
+            "i_payload": In(unit.input_layout.size), "i_valid": In(1), "i_ready": Out(1),
+            "o_payload": Out(unit.output_layout.size), "o_valid": Out(1), "o_ready": In(1),
+        })
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.unit = unit = self.unit.create()
+        m.d.comb += [
+            Value.cast(unit.i.payload).eq(self.i_payload), unit.i.valid.eq(self.i_valid), self.i_ready.eq(unit.i.ready),
+            self.o_payload.eq(Value.cast(unit.o.payload)), self.o_valid.eq(unit.o.valid), unit.o.ready.eq(self.o_ready),
+        ]
+        return m
+
+
+def free_dictionary(rng: np.random.Generator) -> list[int]:
+    """K values without structure, 0 among them as often as not."""
+    count, scale = int(rng.choice([3, 4, 6, 8, 8, 12, 16])), float(rng.choice([4, 10, 30]))
+    values = {0} if rng.random() < 0.5 else set()
+    while len(values) < count:
+        values.add(round(rng.normal(0, scale)))
+    return sorted(values)
+
+
+def codebook(point: dict[str, Any]) -> Codebook:
+    """The codebook of a point."""
+    entries = len(point["dictionary"]) if "dictionary" in point else len(point["table"][0])
+    return Codebook(assignments=np.arange(entries)[None, :], dictionary=point.get("dictionary"), table=point.get("table"))
+
+
+def unit_of(name: str, point: dict[str, Any]) -> MacUnit:
+    """The unit of a point."""
+    sizes = {key: point[key] for key in ("x_bits", "x_signed", "pe", "simd", "acc_bits")}
+    return UNITS[name](codebook=codebook(point), **sizes)
+
+
+def random_point(name: str, rng: np.random.Generator) -> dict[str, Any]:
+    """Parameters of a unit that ``name`` accepts, as a planner could ask for."""
+    while True:
+        point: dict[str, Any] = {"x_bits": int(rng.choice([1, 2, 3, 4, 4, 4, 4, 5, 8])), "x_signed": bool(rng.random() < 0.2)}
+        kind = rng.random()
+        if kind < (0.7 if name == "product-table" else 0.15) and point["x_bits"] <= 4:
+            scale, entries = float(rng.choice([3, 20, 100])), int(rng.choice([2, 4, 6, 8, 16]))
+            point["table"] = np.round(rng.normal(0, scale, (1 << point["x_bits"], entries))).astype(int).tolist()
+        elif kind < (0.4 if name in ("shared-products", "multiplier") else 0.8):
+            point["dictionary"] = list(DICTIONARIES[rng.integers(len(DICTIONARIES))])
+        else:
+            point["dictionary"] = free_dictionary(rng)
+        if UNITS[name].reject(codebook(point), point["x_bits"], point["x_signed"]) is not None:
+            continue
+        point["pe"], point["simd"] = int(rng.choice([1, 2, 3, 4, 6, 8, 12])), int(rng.choice([1, 2, 3, 4, 5, 6, 8, 9, 12]))
+        point["acc_bits"] = 0
+        products = unit_of(name, point).products
+        point["acc_bits"] = signed_bits(int(products.min()), int(products.max())) + int(rng.integers(0, 7))
+        if point["pe"] * point["simd"] <= 36:
+            return point
+
+
+def measure(name: str, point: dict[str, Any]) -> dict[str, Any]:
+    """The point with its cells."""
+    with tempfile.TemporaryDirectory() as folder:
+        cells = synthesize(rtlil.convert(Flat(unit_of(name, point)), name="top"), Path(folder), top="top").total
+    cost = cells.cost
+    return {**point, "luts": int(cost.luts), "ffs": int(cost.ffs), "brams": cost.brams, "dsps": cost.dsps}
+
+
+def write(name: str, points: list[dict[str, Any]]) -> None:
+    """One point to a line."""
+    POINTS.mkdir(exist_ok=True)
+    lines = ",\n".join(json.dumps(point, separators=(",", ":")) for point in points)
+    (POINTS / f"{name}.json").write_text(f"[\n{lines}\n]\n")
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("unit", nargs="?", choices=list(UNITS), help="unit to make new points for")
+    parser.add_argument("count", nargs="?", type=int, default=36, help="number of points")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--again", action="store_true", help="measure the recorded points again, of one unit or of all")
+    args = parser.parse_args()
+    if not args.again and args.unit is None:
+        parser.error("name a unit, or say --again")
+    for name in [args.unit] if args.unit else list(UNITS):
+        if args.again:
+            wanted = json.loads((POINTS / f"{name}.json").read_text())
+        else:
+            rng = np.random.default_rng(args.seed)
+            wanted = [random_point(name, rng) for _ in range(args.count)]
+        points = []
+        for number, point in enumerate(wanted):
+            points.append(measure(name, point))
+            print(f"{name} {number + 1}/{len(wanted)}: {points[-1]}", file=sys.stderr)
+        write(name, points)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
