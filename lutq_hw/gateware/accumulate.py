@@ -8,7 +8,11 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..cost import Cost
 from ..network.tensor import signed_bits
+
+CONTROL_LUTS = 4
+"""Of the valid and last bits, however large the array."""
 
 
 def tree_levels(simd: int) -> int:
@@ -144,3 +148,27 @@ def add(a: Value, b: Value, carry: Value | None) -> Value:
     if carry is None:
         return a + b
     return (Cat(Const(1, 1), a).as_signed() + Cat(carry, b).as_signed())[1:].as_signed()
+
+
+def sums_cost(*, pe: int, simd: int, acc_bits: int, term: TermRange) -> Cost:
+    """Cells of an `Accumulate`: one LUT4 for each adder bit; what waits for a partner is a bare register."""
+    inner_bits = max(1, acc_bits - term.zeros)
+    luts = ffs = inner_bits
+    counts = [1] * simd
+    carries = term.carries
+    waiting = [carries] * simd
+    if spare_carry(simd):
+        waiting[0] = False
+    for _ in range(tree_levels(simd)):
+        pairs = [slice(n, n + 2) for n in range(0, len(counts), 2)]
+        merged = [sum(counts[pair]) for pair in pairs]
+        left = []
+        for pair, count in zip(pairs, merged, strict=True):
+            bits = min(term.sum_bits(count), inner_bits)
+            adds = len(counts[pair]) == 2 or any(waiting[pair])
+            luts += bits * adds
+            left.append(sum(waiting[pair]) == 2)
+            ffs += bits + left[-1]
+        counts, waiting = merged, left
+    control = 2 * tree_levels(simd) + 2
+    return Cost(luts=pe * luts + CONTROL_LUTS, ffs=pe * ffs + control)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from amaranth import Array, Const, Mux, Value, signed, unsigned
 
+from ..cost import Cost
+from ..logic_estimate import Logic
 from ..mac import MacUnit
-from ..network.tensor import signed_bits
+from ..network.tensor import Ints, signed_bits
 from .accumulate import TermRange
 
 TABLE_BITS = 4
@@ -98,3 +100,32 @@ def complemented_range(unit: MacUnit) -> TermRange:
     negative = values < 0
     terms = unit.levels[:, None] * (abs(values) >> zeros)[None, :] ^ -negative.astype(int)[None, :]
     return TermRange(int(terms.min()), int((unit.products >> zeros).max()), zeros, carries=bool(negative.any()))
+
+
+def row_bits(logic: Logic, column: Ints, width: int) -> list[int]:
+    """Bits of a row's value as inputs of a network, the same input for bits that are the same function of the activation.
+
+    ``column`` holds the value for every activation.
+    """
+    bits = []
+    for bit in range(width):
+        function = (column >> bit & 1).astype(bool)
+        bits.append(int(function[0]) if function.all() or not function.any() else logic.input(function.tobytes()))
+    return bits
+
+
+def row_cost(unit: MacUnit, columns: Sequence[Ints], digits: Sequence[int], width: int, *, registered: bool) -> Cost:
+    """Cells that form a row: a LUT4 for each bit that is not one of the activation's, or an adder bit.
+
+    ``digits`` are the signed digits of each column's factor, used where the activation is too wide for look-ups.
+    """
+    codes = unit.levels & (1 << unit.x_bits) - 1
+    plain = {(codes >> bit & 1).astype(bool).tobytes() for bit in range(unit.x_bits)}
+    seen: set[bytes] = set()
+    luts = 0
+    for column, count in zip(columns, digits, strict=True):
+        bits = {(column >> bit & 1).astype(bool).tobytes() for bit in range(width)}
+        bits = {bit for bit in bits if 0 < bit.count(1) < len(bit)}
+        luts += len(bits - seen - plain) if unit.x_bits <= TABLE_BITS else max(0, count - 1) * len(bits)
+        seen |= bits
+    return Cost(luts=luts, ffs=len(seen) if registered else 0)

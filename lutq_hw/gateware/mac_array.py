@@ -9,8 +9,11 @@ from amaranth import Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import connect, flipped
 
+from ..cost import Cost
 from ..mac import MacUnit
-from .accumulate import Accumulate, TermRange, spare_carry, tree_levels
+from .accumulate import Accumulate, TermRange, spare_carry, sums_cost, tree_levels
+
+NOTHING = Cost()
 
 
 class Term(NamedTuple):
@@ -89,3 +92,15 @@ class MacArray(wiring.Component):
             sums.last.eq(register(last, "last", reset_less=False)),
         ]
         return m
+
+
+def array_cost(unit: MacUnit, term: TermRange, *, lane: Cost, row: Cost = NOTHING) -> Cost:
+    """Cells of a `MacArray`: rows, lanes with their product registers, sums.
+
+    ``lane`` and ``row`` are those of one lane and of one activation; a lane's product register is added here.
+    """
+    product_bits = min(term.bits, max(1, unit.acc_bits - term.zeros))
+    sums = sums_cost(pe=unit.pe, simd=unit.simd, acc_bits=unit.acc_bits, term=term)
+    increments = unit.pe * product_bits if term.carries and spare_carry(unit.simd) else 0
+    registers = Cost(ffs=unit.pe * unit.simd * product_bits + 2)
+    return sums + registers + Cost(luts=increments) + lane * (unit.pe * unit.simd) + row * unit.simd

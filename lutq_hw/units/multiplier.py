@@ -10,8 +10,9 @@ from amaranth.lib import wiring
 
 from ..cost import Cost
 from ..gateware.accumulate import TermRange
-from ..gateware.lanes import exact_range, lookup
-from ..gateware.mac_array import MacArray, Term, array_latency
+from ..gateware.lanes import exact_range, fill, lookup
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
+from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network import Codebook
 from ..network.tensor import signed_bits
@@ -46,8 +47,22 @@ class Multiplier(MacUnit):
         """Range of the products."""
         return exact_range(self)
 
+    @cached_property
+    def values(self) -> list[int]:
+        """Dictionary without the zeros that all products end in."""
+        return (self.codebook.dictionary[0] >> self.term.zeros).tolist()
+
+    @property
+    def value_bits(self) -> int:
+        """Bits of a decoded value."""
+        return signed_bits(min(0, *self.values), max(self.values))
+
     def cost(self) -> Cost:
-        return Cost()
+        logic = Logic()
+        index = [logic.input(bit) for bit in range(self.index_bits)]
+        entries = fill(self.values, self.index_bits)
+        bits = [logic.tree([entry >> bit & 1 for entry in entries], index) for bit in range(self.value_bits)]
+        return array_cost(self, self.term, lane=Cost(luts=logic.luts(bits), dsps=1))
 
     def create(self) -> wiring.Component:
         return MultiplierArray(self)
@@ -58,12 +73,12 @@ class MultiplierArray(MacArray):
 
     def __init__(self, unit: Multiplier):
         super().__init__(unit, unit.term)
+        self.multiplier = unit
 
     def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
         (x,) = row
         bits = self.term.bits
-        values = (self.unit.codebook.dictionary[0] >> self.term.zeros).tolist()
-        value = lookup(controls, values, signed(signed_bits(min(0, *values), max(values))))
+        value = lookup(controls, self.multiplier.values, signed(self.multiplier.value_bits))
         if bits >= INFERRED_BITS:
             return Term(x * value)
         # Yosys leaves products under 11 bits to logic, and cuts operands to the bits that the product needs. So the

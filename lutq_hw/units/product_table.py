@@ -13,10 +13,11 @@ import numpy as np
 from amaranth import Cat, Module, Value, signed
 from amaranth.lib import memory, wiring
 
-from ..cost import Cost
+from ..cost import Cost, bram_count
 from ..gateware.accumulate import TermRange
-from ..gateware.lanes import exact_range, lookup
-from ..gateware.mac_array import MacArray, Term, array_latency
+from ..gateware.lanes import exact_range, fill, lookup
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
+from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network.tensor import Ints
 
@@ -51,8 +52,25 @@ class ProductTable(MacUnit):
         table[codes] = self.products >> self.term.zeros
         return table.T.reshape(-1)
 
+    @cached_property
+    def lane_luts(self) -> int:
+        """LUT4 of a table in logic: the better of two decision diagrams, activation first or index first."""
+        counts = []
+        for x_first in (True, False):
+            logic = Logic()
+            x = [logic.input(f"x{bit}") for bit in range(self.x_bits)]
+            index = [logic.input(f"k{bit}") for bit in range(self.index_bits)]
+            words = np.array(fill(self.words.tolist(), self.address_bits)).reshape(-1, 1 << self.x_bits)
+            words = words if x_first else words.T
+            order = [*x, *index] if x_first else [*index, *x]
+            counts.append(logic.luts([logic.table((words >> bit & 1).reshape(-1).tolist(), order) for bit in range(self.term.bits)]))
+        return min(counts)
+
     def cost(self) -> Cost:
-        return Cost()
+        if self.address_bits <= LOGIC_BITS:
+            return array_cost(self, self.term, lane=Cost(luts=self.lane_luts))
+        blocks = bram_count(self.term.bits, 1 << self.address_bits)
+        return array_cost(self, self.term, lane=Cost(brams=blocks, ffs=-min(self.term.bits, self.acc_bits)))
 
     def create(self) -> wiring.Component:
         return ProductTableArray(self)

@@ -10,9 +10,11 @@ from amaranth.lib import wiring
 
 from ..cost import Cost
 from ..gateware.accumulate import TermRange
-from ..gateware.lanes import TABLE_BITS, column, complemented_range, exact_range, lookup, multiple, select, signed_digits
-from ..gateware.mac_array import MacArray, Term, array_latency
+from ..gateware.lanes import TABLE_BITS, column, complemented_range, exact_range, fill, lookup, multiple, row_bits, row_cost, select, signed_digits
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
+from ..logic_estimate import Logic
 from ..mac import MacUnit
+from ..network.tensor import Ints
 
 
 class SharedProducts(MacUnit):
@@ -40,8 +42,52 @@ class SharedProducts(MacUnit):
         """Range of what a lane sums."""
         return exact_range(self) if self.codebook.dictionary is None else complemented_range(self)
 
+    @cached_property
+    def signs(self) -> list[int] | None:
+        """1 for every entry whose product is complemented; None for a table."""
+        return None if self.codebook.dictionary is None else [int(value < 0) for value in self.codebook.dictionary[0]]
+
+    @cached_property
+    def keys(self) -> list[int]:
+        """What an entry's product is found by: its magnitude, or the number of its column."""
+        dictionary = self.codebook.dictionary
+        return [*range(self.codebook.entries)] if dictionary is None else (abs(dictionary[0]) >> self.term.zeros).tolist()
+
+    @cached_property
+    def columns(self) -> dict[int, Ints]:
+        """Value for every activation, by key: what a row holds."""
+        if self.signs is None:
+            return {key: self.products[:, key] >> self.term.zeros for key in self.keys}
+        return {key: self.levels * key for key in sorted(set(self.keys))}
+
+    @property
+    def place(self) -> list[int]:
+        """Where in the row the product of an entry is."""
+        order = list(self.columns)
+        return [order.index(key) for key in self.keys]
+
+    @cached_property
+    def lane_luts(self) -> int:
+        """LUT4 of a lane's selection and complement, as packed by `Logic`."""
+        logic = Logic()
+        rows = [row_bits(logic, column, self.term.bits) for column in self.columns.values()]
+        index = [logic.input(bit) for bit in range(self.index_bits)]
+        steer, place = index, self.place
+        bits = (len(rows) - 1).bit_length()
+        if bits < self.index_bits:
+            steer = [logic.tree([number >> bit & 1 for number in fill(place, self.index_bits)], index) for bit in range(bits)]
+            place = list(range(len(rows)))
+        outputs = [logic.table([column[n] for n in fill(place, len(steer))], steer) for column in zip(*rows, strict=True)]
+        if self.term.carries:
+            sign = logic.tree(fill(self.signs or [], self.index_bits), index)
+            outputs = [*(logic.xor(sign, bit) for bit in outputs), sign]
+        return logic.luts(outputs)
+
     def cost(self) -> Cost:
-        return Cost()
+        digits = [len(signed_digits(key)) if self.signs is not None else 1 for key in self.columns]
+        row = row_cost(self, list(self.columns.values()), digits, self.term.bits, registered=self.row_register)
+        lane = Cost(luts=self.lane_luts, ffs=self.index_bits * self.row_register + self.term.carries)
+        return array_cost(self, self.term, lane=lane, row=row)
 
     def create(self) -> wiring.Component:
         return SharedProductsArray(self)
@@ -52,21 +98,18 @@ class SharedProductsArray(MacArray):
 
     def __init__(self, unit: SharedProducts):
         super().__init__(unit, unit.term, row_register=unit.row_register)
-        book = unit.codebook
-        self.signs = None if book.dictionary is None else [int(value < 0) for value in book.dictionary[0]]
-        keys = [*range(book.entries)] if book.dictionary is None else (abs(book.dictionary[0]) >> self.term.zeros).tolist()
-        self.distinct = sorted(set(keys))
-        self.place = [self.distinct.index(key) for key in keys]
+        self.shared = unit
 
     def row(self, m: Module, s: int, x: Value) -> Sequence[Value]:
-        if self.signs is None:
-            return [column(x, (self.unit.products[:, key] >> self.term.zeros).tolist(), signed(self.term.bits)) for key in self.distinct]
-        return [multiple(x, magnitude) for magnitude in self.distinct]
+        if self.shared.signs is None:
+            return [column(x, values.tolist(), signed(self.term.bits)) for values in self.shared.columns.values()]
+        return [multiple(x, magnitude) for magnitude in self.shared.columns]
 
     def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
         product = Signal(signed(self.term.bits), name=name)
-        m.d.comb += product.eq(select(controls, row, self.place))
-        if self.signs is None or not self.term.carries:
+        m.d.comb += product.eq(select(controls, row, self.shared.place))
+        signs = self.shared.signs
+        if signs is None or not self.term.carries:
             return Term(product)
-        sign = lookup(controls, self.signs, unsigned(1))
+        sign = lookup(controls, signs, unsigned(1))
         return Term((product ^ sign.replicate(len(product))).as_signed(), sign)

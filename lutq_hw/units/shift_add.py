@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -10,8 +12,9 @@ from amaranth.lib import wiring
 
 from ..cost import Cost
 from ..gateware.accumulate import TermRange
-from ..gateware.lanes import complemented_range, lookup, multiple, select, signed_digits
-from ..gateware.mac_array import MacArray, Term, array_latency
+from ..gateware.lanes import complemented_range, fill, lookup, multiple, row_bits, row_cost, select, signed_digits
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
+from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network import Codebook
 
@@ -49,8 +52,14 @@ class ShiftAdd(MacUnit):
         return sorted({odd for odd, _ in map(odd_and_shift, self.codebook.dictionary[0].tolist()) if odd}) or [0]
 
     @cached_property
+    def stages(self) -> tuple[int, ...]:
+        """What the stages of the shifter shift by."""
+        parts = map(odd_and_shift, self.codebook.dictionary[0].tolist())
+        return shift_stages(frozenset(shift - self.term.zeros for odd, shift in parts if odd))
+
+    @cached_property
     def controls(self) -> dict[str, list[int]]:
-        """Control bits of a lane for every index: ``odd`` number in the row, not ``zero``, ``shift``, ``sign``.
+        """Control bits of a lane for every index: ``odd`` number in the row, ``nonzero``, ``shift`` stages, ``sign``.
 
         Bits that are the same for every index are left out.
         """
@@ -60,12 +69,37 @@ class ShiftAdd(MacUnit):
         shifts = [shift - self.term.zeros if odd else 0 for odd, shift in parts]
         bits = {f"odd{bit}": [number >> bit & 1 for number in which] for bit in range((len(self.odds) - 1).bit_length())}
         bits["nonzero"] = [int(value != 0) for value in values]
-        bits |= {f"shift{bit}": [shift >> bit & 1 for shift in shifts] for bit in range(max(shifts).bit_length())}
+        uses = stage_uses(self.stages, shifts)
+        bits |= {f"shift{stage}": [use[stage] for use in uses] for stage in range(len(self.stages))}
         bits["sign"] = [int(value < 0) for value in values]
         return {name: column for name, column in bits.items() if len(set(column)) > 1}
 
+    @cached_property
+    def lane_luts(self) -> int:
+        """LUT4 of the controls of a lane and of its gate and shifts, as packed by `Logic`."""
+        logic = Logic()
+        bits = {name: logic.input(name) for name in self.controls}
+        width = self.term.bits
+        place = [bit for name, bit in bits.items() if name.startswith("odd")]
+        rows = [row_bits(logic, self.levels * odd, width) for odd in self.odds]
+        columns = zip(*(rows[n] for n in fill(range(len(rows)), len(place))), strict=True)
+        value = [logic.table(column, place) for column in columns]
+        if "nonzero" in bits:
+            value = [logic.mux(bits["nonzero"], bit, 0) for bit in value]
+        for name, control in bits.items():
+            if name.startswith("shift"):
+                moved = [0] * self.stages[int(name.removeprefix("shift"))] + value
+                value = [logic.mux(control, high, low) for high, low in zip(moved, value, strict=False)]
+        value = [logic.xor(bits.get("sign", 0), bit) for bit in value]
+        decode = Logic()
+        index = [decode.input(bit) for bit in range(self.index_bits)]
+        controls = [decode.tree(fill(column, self.index_bits), index) for column in self.controls.values()]
+        return logic.luts(value) + decode.luts(controls)
+
     def cost(self) -> Cost:
-        return Cost()
+        digits = [len(signed_digits(odd)) for odd in self.odds]
+        row = row_cost(self, [self.levels * odd for odd in self.odds], digits, self.term.bits, registered=True)
+        return array_cost(self, self.term, row=row, lane=Cost(luts=self.lane_luts, ffs=len(self.controls)))
 
     def create(self) -> wiring.Component:
         return ShiftAddArray(self)
@@ -75,6 +109,23 @@ def odd_and_shift(value: int) -> tuple[int, int]:
     """``(odd, shift)`` with ``abs(value) == odd << shift``; ``(0, 0)`` for 0."""
     shift = max(0, (value & -value).bit_length() - 1)
     return abs(value) >> shift, shift
+
+
+def stage_uses(stages: tuple[int, ...], shifts: Sequence[int]) -> list[tuple[int, ...]]:
+    """Which stages make each of the shifts, as 0 and 1."""
+    sums = {sum(itertools.compress(stages, use)): use for use in itertools.product((0, 1), repeat=len(stages))}
+    return [sums[shift] for shift in shifts]
+
+
+@functools.cache
+def shift_stages(shifts: frozenset[int]) -> tuple[int, ...]:
+    """The fewest stages, and among these the smallest, that can make all the shifts."""
+    largest = max(shifts, default=0)
+    for count in range(4):
+        for stages in sorted(itertools.combinations_with_replacement(range(1, largest + 1), count), key=sum):
+            if shifts <= {sum(itertools.compress(stages, use)) for use in itertools.product((0, 1), repeat=count)}:
+                return stages
+    return tuple(1 << bit for bit in range(largest.bit_length()))
 
 
 class ShiftAddArray(MacArray):
@@ -99,7 +150,7 @@ class ShiftAddArray(MacArray):
             value = Mux(bits["nonzero"], value, 0)
         for key, bit in bits.items():
             if key.startswith("shift"):
-                value = Mux(bit, value << (1 << int(key.removeprefix("shift"))), value)
+                value = Mux(bit, value << unit.stages[int(key.removeprefix("shift"))], value)
         negative = unit.codebook.dictionary[0] < 0
         sign = bits.get("sign", Const(int(negative.all()), 1))
         wide = Signal(signed(unit.term.bits), name=name)

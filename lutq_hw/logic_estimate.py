@@ -1,0 +1,89 @@
+"""How many LUT4 a piece of random logic takes, without synthesising it: a small symbolic network and a greedy packing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+LUT_INPUTS = 4
+
+
+class Logic:
+    """Network of two-way multiplexers, ANDs and XORs, every distinct one once. A bit is an integer: 0, 1, or a node.
+
+    Complements are free in a LUT and are ignored where that makes two bits one.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: list[tuple[int, ...]] = [(), ()]  # fan-in of every node; none for constants and inputs
+        self._known: dict[tuple, int] = {}
+        self._names: dict[object, int] = {}
+
+    def input(self, name: object) -> int:
+        """The input bit of this name."""
+        if name not in self._names:
+            self._names[name] = len(self._nodes)
+            self._nodes.append(())
+        return self._names[name]
+
+    def _node(self, kind: str, *bits: int) -> int:
+        key = (kind, *bits)
+        if key not in self._known:
+            self._known[key] = len(self._nodes)
+            self._nodes.append(tuple(sorted({bit for bit in bits if bit > 1})))
+        return self._known[key]
+
+    def xor(self, a: int, b: int) -> int:
+        """``a ^ b`` (or its complement)."""
+        if a <= 1 or b <= 1:
+            return max(a, b) if max(a, b) > 1 else a ^ b
+        return 0 if a == b else self._node("xor", *sorted((a, b)))
+
+    def mux(self, select: int, high: int, low: int) -> int:
+        """``high`` where ``select``, else ``low``."""
+        if high == low or select <= 1:
+            return high if select == 1 else low
+        if (high, low) in ((1, 0), (0, 1)):
+            return select
+        return self._node("mux", select, high, low)
+
+    def table(self, entries: Sequence[int], index: Sequence[int]) -> int:
+        """The bit of ``entries`` that the bits ``index`` address, lowest first; any bits may be entries."""
+        level = list(entries)
+        for bit in index:
+            level = [self.mux(bit, high, low) for low, high in zip(level[::2], level[1::2], strict=True)]
+        return level[0]
+
+    def tree(self, entries: Sequence[int], index: Sequence[int]) -> int:
+        """As `table`, where the entries are 0 and 1 and up to four address bits need one LUT however they are used."""
+        if len(index) > LUT_INPUTS:
+            half = len(entries) // 2
+            return self.mux(index[-1], self.tree(entries[half:], index[:-1]), self.tree(entries[:half], index[:-1]))
+        needed = [bit for n, bit in enumerate(index)
+                  if any(entries[k] != entries[k ^ 1 << n] for k in range(len(entries)))]
+        if not needed:
+            return entries[0]
+        if len(needed) == 1:
+            return needed[0]
+        return self._node("tree", *needed, *(1 if entry else 0 for entry in entries))
+
+    def luts(self, outputs: Sequence[int]) -> int:
+        """LUT4 that compute ``outputs``: a node goes into all those that read it where each has inputs to spare."""
+        fanin: dict[int, frozenset[int]] = {}
+        stack = [bit for bit in outputs if self._nodes[bit]]
+        while stack:
+            node = stack.pop()
+            if node not in fanin:
+                fanin[node] = frozenset(self._nodes[node])
+                stack += [bit for bit in self._nodes[node] if self._nodes[bit]]
+        readers: dict[int, set[int]] = {node: set() for node in fanin}
+        for node, inputs in fanin.items():
+            for bit in inputs & fanin.keys():
+                readers[bit].add(node)
+        for node in sorted(fanin):  # a node's number is larger than those it reads
+            merged = {reader: fanin[reader] - {node} | fanin[node] for reader in readers[node]}
+            if node in outputs or any(len(inputs) > LUT_INPUTS for inputs in merged.values()):
+                continue
+            fanin.update(merged)
+            for bit in fanin.pop(node) & fanin.keys():
+                readers[bit] = readers[bit] - {node} | readers[node]
+        return len(fanin)
