@@ -49,8 +49,8 @@ def sum_of_two(centres: Tensor, counts: Tensor, bits: int) -> tuple[Tensor, Tens
     powers = [1 << s for s in range(bits)]
     sums = {abs(a + sign * b) for a in powers for b in powers for sign in (-1, 1)} | set(powers)
     allowed = centres.new_tensor(sorted(value for value in sums if value <= powers[-1]))
-    exponent = torch.frexp(_peak(centres)).exponent
-    scale = torch.exp2((exponent - (bits - 1)).to(centres.dtype))
+    mantissa, exponent = torch.frexp(_peak(centres))  # peak = mantissa * 2^exponent, 1/2 <= mantissa < 1
+    scale = torch.exp2((exponent - (mantissa == 0.5).to(exponent.dtype) - (bits - 1)).to(centres.dtype))
     nearest = allowed[torch.bucketize(centres.abs() / scale, (allowed[1:] + allowed[:-1]) / 2)]
     return centres.sign() * nearest, scale
 
