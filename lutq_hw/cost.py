@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 
+LONELY_FFS = 0.27
+"""Share of flip-flops that nextpnr gives a logic cell of their own, from designs of this kind: those behind a block RAM,
+behind another flip-flop, or behind a lut that also feeds something else. ``docs/tools.md`` has the figures."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """Cells of one family: ``luts`` and ``ffs`` may be fitted (hence float), block counts are exact."""
@@ -20,6 +25,11 @@ class Cost:
 
     def __mul__(self, count: int) -> Cost:
         return Cost(*(getattr(self, f.name) * count for f in fields(self)))
+
+    @property
+    def cells(self) -> float:
+        """Logic cells: every lut takes one, and flip-flops that cannot share one with the lut in front of them."""
+        return self.luts + LONELY_FFS * self.ffs
 
     def over(self, capacity: Cost) -> dict[str, float]:
         """How far each resource exceeds ``capacity``; empty if all fit."""

@@ -7,7 +7,7 @@ smallest number of cycles for which that works wins.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -23,7 +23,10 @@ from .units import UNITS
 MAX_LANES = 256
 """Largest array that is considered for one layer."""
 
-RESOURCES = ("luts", "brams", "dsps")
+RESOURCES = ("cells", "brams", "dsps")
+"""What is scarce: logic cells (luts, and flip-flops that need one of their own) and blocks."""
+
+NAMES = {"cells": "logic cells"}
 
 PATENTED = "product-table"
 """Claimed, together with an activation table, by US 11,488,016 and US 12,118,466: never a silent default."""
@@ -44,7 +47,7 @@ class Budget(Protocol):
 
     @property
     def available(self) -> Cost:
-        """Cells that an accelerator may use: the board's capacity less host link and room for routing."""
+        """What an accelerator may use: the board's capacity less host link and room for routing; ``cells`` counts."""
         ...
 
     @property
@@ -157,21 +160,29 @@ def total(chosen: Sequence[Candidate]) -> Cost:
     return sum((c.cost for c in chosen), Cost()) + gearbox_cost("Collector", 4, 3) * len(chosen)
 
 
+def shortage(cost: Cost, available: Cost) -> dict[str, float]:
+    """How far ``cost`` exceeds what is available, by resource; empty if it fits."""
+    excess = {r: getattr(cost, r) - getattr(available, r) for r in RESOURCES}
+    return {r: amount for r, amount in excess.items() if amount > 0}
+
+
+def attempts(layers: Sequence[Sequence[Candidate]], available: Cost) -> Iterator[list[Candidate]]:
+    """Cheapest candidates, again and again with other weights until they fit or no weight helps."""
+    weights = {r: 1.0 / max(1.0, getattr(available, r)) for r in RESOURCES}
+    for _ in range(40):
+        chosen = [min(layer, key=lambda c: sum(weights[r] * getattr(c.cost, r) for r in RESOURCES)) for layer in layers]
+        yield chosen
+        # A resource that is exceeded becomes dearer, until layers that can do without it do.
+        for r, over in shortage(total(chosen), available).items():
+            weights[r] *= 1.2 + min(4.0, over / max(1.0, getattr(available, r)))
+
+
 def choose(layers: Sequence[Sequence[Candidate]], cycles: float, available: Cost) -> list[Candidate] | None:
     """Cheapest candidates within ``cycles`` that fit together, or None."""
     fast = [[c for c in layer if c.cycles <= cycles] for layer in layers]
     if not all(fast):
         return None
-    weights = {r: 1.0 / max(1.0, getattr(available, r)) for r in RESOURCES}
-    for _ in range(40):
-        chosen = [min(layer, key=lambda c: sum(weights[r] * getattr(c.cost, r) for r in RESOURCES)) for layer in fast]
-        excess = total(chosen).over(available)
-        if not excess:
-            return chosen
-        # A resource that is exceeded becomes dearer, until layers that can do without it do.
-        for r, over in excess.items():
-            weights[r] *= 1.2 + over / max(1.0, getattr(available, r))
-    return None
+    return next((chosen for chosen in attempts(fast, available) if not shortage(total(chosen), available)), None)
 
 
 def candidates(network: Network, units: Sequence[str] | None = None) -> list[list[Candidate]]:
@@ -258,21 +269,19 @@ def _smallest(network: Network, board: Budget, layers: Sequence[Sequence[Candida
 def _too_large(network: Network, board: Budget, layers: Sequence[Sequence[Candidate]]) -> str:
     """Sentence for a network whose smallest plan does not fit."""
     def excess(chosen: Sequence[Candidate]) -> float:
-        over = total(chosen).over(board.available)
-        return max((amount / max(1.0, getattr(board.available, r)) for r, amount in over.items()), default=0.0)
+        over = shortage(total(chosen), board.available)
+        return sum(amount / max(1.0, getattr(board.available, r)) for r, amount in over.items())
 
-    smallest = {r: [min(layer, key=lambda c: (getattr(c.cost, r), c.cost.luts)) for layer in layers] for r in RESOURCES}
-    smallest["luts"] = min(smallest.values(), key=excess)
-    chosen = min(smallest.values(), key=excess)
-    over = total(chosen).over(board.available)
+    chosen = min(attempts(layers, board.available), key=excess)
+    over = shortage(total(chosen), board.available)
     parts = []
     for r, amount in over.items():
         available = getattr(board.available, r)
         worst = max(chosen, key=lambda c: getattr(c.cost, r))
-        parts.append(f"{available + amount:.0f} {r} where {available:.0f} are available "
+        parts.append(f"{available + amount:.0f} {NAMES.get(r, r)} where {available:.0f} are available "
                      f"({100 * amount / max(1.0, available):.0f} % over, {worst.plan.node} alone takes "
                      f"{getattr(worst.cost, r):.0f})")
-    remedy = ("fewer weights or smaller dictionaries" if "brams" in over and "luts" not in over
+    remedy = ("fewer weights or smaller dictionaries" if "brams" in over and "cells" not in over
               else "fewer or narrower layers, fewer activation bits")
     return (f"{network.name} does not fit the {board.title}: its smallest plan needs {' and '.join(parts)}; "
             f"{remedy} or a larger board would help")
@@ -296,9 +305,9 @@ def explain(network: Network, plan: Plan, board: Budget) -> list[Verdict]:
             own = UNITS[name].reject(node.weights.flat, x.bits, x.signed)
             if own is None:
                 cost = parts.unit(name, entry.pe, entry.simd)
-                short = cost.over(board.available)
+                short = shortage(cost, board.available)
                 own = f"{cost.luts:.0f} luts, {cost.dsps} dsps for the same array"
                 if short:
-                    own += f", more {next(iter(short))} than the board has"
+                    own += f", more {NAMES.get(next(iter(short)), next(iter(short)))} than the board has"
             verdicts.append(Verdict(node.name, name, False, own))
     return verdicts
