@@ -178,6 +178,7 @@ class Icebreaker(Board):
     device, package = "up5k", "sg48"
     capacity = Cost(luts=5280, ffs=5280, brams=30, sprams=4, dsps=8)
     reserved = Cost(luts=1300, ffs=600, brams=4)
+    around = Cost(luts=60, ffs=34)
     plan_clock_hz = 30e6
     clock_range_hz = (all_plls()[0].hz, MAX_HZ)
     max_baud, ftdi = 3_000_000, True

@@ -43,6 +43,9 @@ class Board(ABC):
     reserved: ClassVar[Cost]
     """Cells that an accelerator may not have: host link, display, and luts that routing needs free."""
 
+    around: ClassVar[Cost]
+    """What the board's own gateware takes, of ``reserved``: clock, reset, result display."""
+
     plan_clock_hz: ClassVar[float]
     """Clock that rates are planned with, before place and route has had its word; also where `build` begins."""
 

@@ -6,10 +6,15 @@ from amaranth import Module, ResetInserter
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..cost import Cost, bram_count
+from ..link.protocol import frame_bytes
 from ..network import Network
 from ..plan import Plan
 from .accelerator import Accelerator
 from .host import HostLink
+
+LINK_COST = Cost(luts=410, ffs=205)
+"""Host link without its frame buffer, as synthesised for 28 x 28 frames; hardly depends on the network."""
 
 
 class System(wiring.Component):
@@ -36,6 +41,12 @@ class System(wiring.Component):
                              digest=bytes.fromhex(network.digest), divisor=divisor)
         show = self.link.signature.members["show"]
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "show": show})
+
+    @property
+    def link_cost(self) -> Cost:
+        """Estimated price of the host link."""
+        slot = 1 << max(1, (frame_bytes(self.link.input_format.type) - 1).bit_length())
+        return LINK_COST + Cost(brams=bram_count(8, slot * self.link.slots))
 
     def elaborate(self, platform) -> Module:
         m = Module()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,12 @@ def parse_report(report: Mapping[str, Any]) -> tuple[dict[str, float], dict[str,
     cells = report.get("utilization", {})
     cells = {name: (int(entry["used"]), int(entry["available"])) for name, entry in cells.items()}
     return clocks, cells
+
+
+def overfull(log: Path) -> dict[str, tuple[float, float]]:
+    """Cells of which ``log`` says that more are needed than there are: needed and available, by nextpnr's names."""
+    lines = re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", log.read_text(errors="replace"), flags=re.MULTILINE)
+    return {name: (int(used), int(available)) for name, used, available in lines if int(used) > int(available)}
 
 
 def pack(routing: Routing, bitstream: Path, *, runner: Runner | None = None) -> None:

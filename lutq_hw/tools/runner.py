@@ -125,10 +125,19 @@ class Runner:
 
 
 class RunError(ToolError):
-    """A tool that ran and failed, for those who can try something else."""
+    """A tool that ran and failed, for those who can try something else.
 
-    exit_code: int | None = None
-    """`TRAPPED` if it died in WebAssembly, negative if a signal killed it, None if it ran out of time."""
+    Attributes
+    ----------
+    exit_code
+        `TRAPPED` if it died in WebAssembly, negative if a signal killed it, None if it ran out of time.
+    log
+        What it said.
+    """
+
+    def __init__(self, sentence: str, exit_code: int | None, log: Path):
+        super().__init__(sentence)
+        self.exit_code, self.log = exit_code, log
 
 
 def failure(stage: str, command: Sequence[str], code: int | None, limit_s: float, log: Path) -> RunError:
@@ -143,21 +152,31 @@ def failure(stage: str, command: Sequence[str], code: int | None, limit_s: float
         what = f"failed with exit code {code}"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     tail = "\n".join(f"  | {line[:200]}" for line in lines[-TAIL_LINES:])
-    error = RunError(f"{stage}: {shlex.join(command)} {what}; its log is {log}"
-                     + (f" and ends with\n{tail}" if tail else ""))
-    error.exit_code = code
-    return error
+    ending = f" and ends with\n{tail}" if tail else ""
+    return RunError(f"{stage}: {shlex.join(command)} {what}; its log is {log}{ending}", code, log)
+
+
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+def stop_running() -> None:
+    """Ends all tools of this process: for whoever runs several in threads and is interrupted."""
+    for process in list(_running):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait(command: list[str], folder: Path, output: int, limit_s: float) -> int | None:
     """Exit code of ``command``, or None when it had to be stopped; no child outlives this call."""
     process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                start_new_session=True, env=_environment())
+    _running.add(process)
     try:
         return process.wait(limit_s)
     except subprocess.TimeoutExpired:
         return None
     finally:
+        _running.discard(process)
         # Also on Ctrl-C: a session of its own, so that the tool's children end with it.
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

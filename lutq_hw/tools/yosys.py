@@ -16,6 +16,9 @@ from .runner import RunError, Runner
 SHRUNK = 0.6
 """A layer with fewer than this share of its estimated luts has lost logic: estimates are within 15 % otherwise."""
 
+SLACK_LUTS = 16
+"""What an estimate may be off besides: gearboxes of a dozen luts are priced coarsely."""
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -179,9 +182,81 @@ def check_shrink(estimated: Mapping[str, Cost], measured: Mapping[str, Cost]) ->
         for kind in ("brams", "sprams", "dsps"):
             planned, left = getattr(expected, kind), getattr(found, kind)
             if left != planned:
-                raise ToolError(f"layer {layer}: synthesis left {left} {kind} where {planned} were planned; a memory or "
-                                "a multiplier was optimised away or mapped differently, see the log of Yosys")
-        if found.luts < SHRUNK * expected.luts:
+                raise ToolError(f"layer {layer}: synthesis left {left} {kind} where {planned} were planned; a memory "
+                                "or a multiplier was optimised away or mapped differently, see the log of Yosys")
+        if found.luts + SLACK_LUTS < SHRUNK * expected.luts:
             raise ToolError(f"layer {layer}: synthesis left {found.luts:.0f} luts where about {expected.luts:.0f} were "
                             "planned; logic was optimised away (a table read as zero, an output unused), see the log "
                             "of Yosys")
+
+
+def check_contents(rtlil: str, netlist: Path) -> None:
+    """Refuses a netlist in which a memory in block RAM lost its contents.
+
+    Parameters
+    ----------
+    rtlil, netlist
+        What went into `synthesize`, and what came out.
+
+    Raises
+    ------
+    ToolError
+        If a memory has bits set in ``rtlil`` while its block RAMs hold nothing but zeros.
+    """
+    left: dict[str, int] = {}
+    (module,) = (m for m in json.loads(netlist.read_text())["modules"].values() if "cells" in m and m["cells"]
+                 and not m.get("attributes", {}).get("blackbox"))
+    for name, cell in module["cells"].items():
+        if cell["type"].startswith("SB_RAM40_4K"):
+            memory = re.sub(r"\.\d+\.\d+$", "", name)
+            inits = (value for key, value in cell["parameters"].items() if key.startswith("INIT_"))
+            left[memory] = left.get(memory, 0) + sum(value.count("1") for value in inits)
+    for memory, ones in _initial_ones(rtlil).items():
+        if ones and left.get(memory) == 0:
+            raise ToolError(f"memory {memory}: synthesis left only zeros where {ones} bits were set; "
+                            "its contents were lost, see the log of Yosys")
+
+
+def _initial_ones(rtlil: str) -> dict[str, int]:
+    """Bits set in the initial contents of every memory, by its name in the flat netlist."""
+    ones: dict[str, int] = {}
+    path = memory = ""
+    for line in rtlil.splitlines():
+        if line.startswith("module "):
+            path = line[8:].partition(".")[2]
+        elif line.startswith("    parameter \\MEMID"):
+            memory = line.split('"')[1].lstrip("\\")
+        elif line.startswith("    connect \\DATA ") and "'" in line:
+            ones[f"{path}.{memory}".lstrip(".")] = line.partition("'")[2].count("1")
+    return ones
+
+
+def parameter_changes(old: str, new: str) -> dict[tuple[str, str], str] | None:
+    """Cell parameters in which two RTLIL texts differ, ``(type, parameter) -> new bits``; None if more differs.
+
+    Then synthesis would give the same netlist apart from these: a PLL's dividers, for instance.
+    """
+    before, after = old.splitlines(), new.splitlines()
+    if len(before) != len(after):
+        return None
+    changes: dict[tuple[str, str], str] = {}
+    kind = ""
+    for a, b in zip(before, after, strict=True):
+        if b.startswith("  cell \\"):
+            kind = b.split()[1].lstrip("\\")
+        if a != b:
+            found = [re.fullmatch(r"    parameter (\\\w+) \d+'([01]+)", line) for line in (a, b)]
+            if found[0] is None or found[1] is None or found[0][1] != found[1][1] or not kind.startswith("SB_"):
+                return None
+            changes[kind, found[1][1].lstrip("\\")] = found[1][2]
+    return changes
+
+
+def change_parameters(netlist: Path, changes: Mapping[tuple[str, str], str]) -> None:
+    """Applies `parameter_changes` to a netlist, whose only cell of each such type they are for."""
+    design = json.loads(netlist.read_text())
+    for (kind, parameter), bits in changes.items():
+        (cell,) = (cell for module in design["modules"].values() for cell in module.get("cells", {}).values()
+                   if cell["type"] == kind)
+        cell["parameters"][parameter] = bits
+    netlist.write_text(json.dumps(design))
