@@ -74,7 +74,8 @@ class StandIn(wiring.Component):
         m.d.sync += noise.eq(Cat(noise[1:], noise[0] ^ noise[2] ^ noise[3] ^ noise[5]))
         moving = noise[:4] >= self.stall
         offered = Signal()
-        results = [((state >> 3) + 77 * (count * self.y.lanes + lane))[: self.y.type.bits] for lane in range(self.y.lanes)]
+        lanes, bits = self.y.lanes, self.y.type.bits
+        result = Cat(((state >> 3) + 77 * (count * lanes + lane))[:bits] for lane in range(lanes))
         with m.FSM():
             with m.State("TAKE"):
                 m.d.comb += source.ready.eq(moving)
@@ -89,7 +90,7 @@ class StandIn(wiring.Component):
                     with m.If(wait == 0):
                         m.next = "GIVE"
             with m.State("GIVE"):
-                m.d.comb += [sink.valid.eq(offered | moving), sink.payload.eq(Cat(results))]
+                m.d.comb += [sink.valid.eq(offered | moving), sink.payload.eq(result)]
                 m.d.sync += offered.eq(sink.valid & ~sink.ready)
                 with m.If(sink.valid & sink.ready):
                     m.d.sync += count.eq(count + 1)
@@ -102,7 +103,8 @@ class StandIn(wiring.Component):
 class Bench:
     """A simulated board with a stand-in, and what should come back."""
 
-    def __init__(self, x=((5,), 4, False, 1), y=((3,), 11, True, 1), *, seed=0, divisor=4, bit_cycles=None, slots=2, **stand_in):
+    def __init__(self, x=((5,), 4, False, 1), y=((3,), 11, True, 1), *, seed=0, divisor=4, bit_cycles=None, slots=2,
+                 **stand_in):
         self.x = StreamFormat(TensorType(*x[:3]), x[3])
         self.y = StreamFormat(TensorType(*y[:3]), y[3])
         self.link = HostLink(self.x, self.y, digest=DIGEST, divisor=divisor, slots=slots, timeout=TIMEOUT)
@@ -293,8 +295,9 @@ def test_a_line_held_low_is_one_complaint():
 def test_complaints_about_garbage_come_once_until_the_line_was_silent():
     bench = Bench()
     request, answer = bench.infer(2)
-    assert bench.ask(b"abc" + request + b"def") == [error(AnswerCode.OUT_OF_SYNC), answer, error(AnswerCode.OUT_OF_SYNC)]
-    assert bench.ask(b"abcLLL" + MAGIC[:1] + request) == [error(AnswerCode.OUT_OF_SYNC), answer]
+    complaint = error(AnswerCode.OUT_OF_SYNC)
+    assert bench.ask(b"abc" + request + b"def") == [complaint, answer, complaint]
+    assert bench.ask(b"abcLLL" + MAGIC[:1] + request) == [complaint, answer]
 
 
 def damaged(bench: Bench, request: bytes) -> bytes:
@@ -354,16 +357,18 @@ def test_class_is_shown():
 
 def test_wrong_parameters():
     x, y = StreamFormat(TensorType((4,), 4), 1), StreamFormat(TensorType((4,), 8, True), 1)
-    with pytest.raises(ValueError, match="^Digest must have at least 8 bytes, not 3$"):
+    with pytest.raises(ValueError, match=r"^Digest must have at least 8 bytes, not 3$"):
         HostLink(x, y, digest=b"abc", divisor=8)
-    with pytest.raises(ValueError, match="^Slots must be 1 or 2, not 3$"):
+    with pytest.raises(ValueError, match=r"^Slots must be 1 or 2, not 3$"):
         HostLink(x, y, digest=DIGEST, divisor=8, slots=3)
-    with pytest.raises(ValueError, match="^Timeout must be a power of two of clock cycles, not 1000$"):
+    with pytest.raises(ValueError, match=r"^Timeout must be a power of two of clock cycles, not 1000$"):
         HostLink(x, y, digest=DIGEST, divisor=8, timeout=1000)
-    with pytest.raises(ValueError, match="^Divisor must be 4 to 65535 clock cycles of a bit, not 3$"):
+    with pytest.raises(ValueError, match=r"^Divisor must be 4 to 65535 clock cycles of a bit, not 3$"):
         HostLink(x, y, digest=DIGEST, divisor=3)
     large = StreamFormat(TensorType((300, 300, 1), 8), 1)
-    with pytest.raises(PlanError, match="^host link: frames must take at most 65535 bytes, not 90000; use smaller images or fewer bits$"):
+    with pytest.raises(PlanError, match=r"^host link: frames must take at most 65535 bytes, not 90000; "
+                                        r"use smaller images or fewer bits$"):
         HostLink(large, y, digest=DIGEST, divisor=8)
-    with pytest.raises(PlanError, match="^host link: results must take at most 65535 bytes, not 80000; use smaller images or fewer bits$"):
+    with pytest.raises(PlanError, match=r"^host link: results must take at most 65535 bytes, not 80000; "
+                                        r"use smaller images or fewer bits$"):
         HostLink(x, StreamFormat(TensorType((40_000,), 9), 1), digest=DIGEST, divisor=8)

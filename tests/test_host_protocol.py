@@ -31,7 +31,8 @@ from lutq_hw.link.protocol import (
 from lutq_hw.link.rate import STANDARD, pick_baud
 from lutq_hw.network import TensorType
 
-TYPES = st.builds(TensorType, st.sampled_from([(1,), (5,), (8,), (3, 2, 3), (1, 4, 2)]), st.integers(1, 8), st.booleans())
+SHAPES = st.sampled_from([(1,), (5,), (8,), (3, 2, 3), (1, 4, 2)])
+TYPES = st.builds(TensorType, SHAPES, st.integers(1, 8), st.booleans())
 WIDE = st.builds(TensorType, st.sampled_from([(1,), (3,), (10,)]), st.integers(1, 32), st.booleans())
 ANSWERS = st.builds(Answer, st.integers(0, 15), st.sampled_from(AnswerCode), st.binary(max_size=40))
 
@@ -124,8 +125,8 @@ def test_identity_survives_the_link():
 
 @pytest.mark.parametrize("payload, found", [(b"", "nothing"), (b"\x07abc", "version 7 with 4 bytes")])
 def test_an_identity_of_another_version_is_refused(payload, found):
-    with pytest.raises(LinkError, match=f"^the board must identify itself by protocol version 1 with 26 bytes, not {found}; "
-                                        "build and program it with this release of lutq$"):
+    with pytest.raises(LinkError, match="^the board must identify itself by protocol version 1 with 26 bytes, "
+                                        f"not {found}; build and program it with this release of lutq$"):
         Identity.decode(payload)
 
 
@@ -144,5 +145,6 @@ def test_every_rate_is_close_enough(clock_hz, ftdi):
 
 
 def test_a_clock_too_slow_for_any_rate():
-    with pytest.raises(LinkError, match=r"^clock must be at least 4 times the slowest baud rate \(9600\), not 20000 Hz$"):
+    with pytest.raises(LinkError,
+                       match=r"^clock must be at least 4 times the slowest baud rate \(9600\), not 20000 Hz$"):
         pick_baud(20_000)

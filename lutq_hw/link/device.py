@@ -62,10 +62,12 @@ class Device:
         How to reach it.
     network
         What it should hold; the first request to infer checks that it does.
+    retries
+        How often a request is sent again before it is given up.
     """
 
-    def __init__(self, transport: Transport, network: Network):
-        self.transport, self.network = transport, network
+    def __init__(self, transport: Transport, network: Network, *, retries: int = RETRIES):
+        self.transport, self.network, self.retries = transport, network, retries
         self.window = WINDOW
         self.retried = 0
         """Requests so far that had to be sent again."""
@@ -118,7 +120,7 @@ class Device:
     def infer(self, images: Any, *, progress: Callable[[int], object] | None = None) -> Ints:
         """Results of ``images``, several requests under way at a time.
 
-        Damaged, lost and refused requests are sent again, each at most `RETRIES` times.
+        Damaged, lost and refused requests are sent again, each at most ``retries`` times.
 
         Parameters
         ----------
@@ -174,9 +176,9 @@ class Device:
     def _again(self, batch: _Batch, index: int, reason: str) -> None:
         batch.attempts[index] += 1
         self.retried += 1
-        if batch.attempts[index] > RETRIES:
-            raise LinkError(f"{self.transport.name}: the board refused frame {index} {RETRIES + 1} times, "
-                            f"at last because {reason}; check the cable and the baud rate")
+        if batch.attempts[index] > self.retries:
+            raise LinkError(f"{self.transport.name}: the board gave no result for frame {index} in {self.retries + 1} "
+                            f"attempts, at last because {reason}; check the cable and the baud rate")
         batch.todo.appendleft(index)
 
     def _next_tag(self, taken: Any) -> int:
@@ -195,7 +197,7 @@ class Device:
     def _ask(self, command: Command, wanted: AnswerCode) -> Answer:
         """Sends a request without payload until its answer comes; other answers are dropped."""
         reason = "nothing came back"
-        for _ in range(RETRIES + 1):
+        for _ in range(self.retries + 1):
             tag = self._next_tag(())
             self.transport.write(encode_request(command, tag))
             while (answers := self._receive()) is not None:
@@ -204,8 +206,8 @@ class Device:
                         return answer
                     if answer.code.is_error:
                         reason = answer.code.sentence
-        raise LinkError(f"{self.transport.name}: no board answered {command.name.lower()} in {RETRIES + 1} attempts "
-                        f"({reason}); check the port, the baud rate and that the board is programmed")
+        raise LinkError(f"{self.transport.name}: no board answered {command.name.lower()} in {self.retries + 1} "
+                        f"attempts ({reason}); check the port, the baud rate and that the board is programmed")
 
 
 class _Batch:

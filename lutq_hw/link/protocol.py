@@ -70,6 +70,9 @@ class AnswerCode(IntEnum):
         }.get(self, "nothing is wrong")
 
 
+ANSWER_CODES = frozenset(int(code) for code in AnswerCode)
+
+
 def crc(message: bytes) -> int:
     """CRC-16/IBM-3740 (also called CCITT-FALSE): polynomial 0x1021, start 0xFFFF, not reflected."""
     return binascii.crc_hqx(message, CRC_START)
@@ -95,20 +98,20 @@ class Answer:
     payload: bytes = b""
 
 
-class AnswerParser:
-    """Finds answers in the bytes from the device, however they are cut into pieces and whatever stands between them.
+class FrameParser:
+    """Finds frames in bytes, however they are cut into pieces and whatever stands between them.
 
     A frame that turns out wrong costs its magic only: the search goes on right behind that.
 
     Parameters
     ----------
     max_payload
-        Longest payload that an answer can have; a length above it is taken for damage at once.
+        Longest payload that a frame can have; a length above it is taken for damage at once.
 
     Attributes
     ----------
     skipped
-        Bytes so far that belonged to no answer.
+        Bytes so far that belonged to no frame.
     """
 
     def __init__(self, max_payload: int = MAX_PAYLOAD):
@@ -116,16 +119,13 @@ class AnswerParser:
         self.skipped = 0
         self._bytes = bytearray()
 
-    def feed(self, data: bytes) -> list[Answer]:
-        """The answers that end within ``data``."""
+    def frames(self, data: bytes = b"", *, flush: bool = False) -> Iterator[tuple[int, bytes]]:
+        """Head and payload of every frame that ends within ``data``.
+
+        With ``flush``, the rest of an unfinished frame is not waited for any longer: what hides behind its damaged
+        beginning comes too.
+        """
         self._bytes += data
-        return list(self._answers(flush=False))
-
-    def flush(self) -> list[Answer]:
-        """Gives up waiting for the rest of a frame: the answers that hide behind its damaged beginning."""
-        return list(self._answers(flush=True))
-
-    def _answers(self, *, flush: bool) -> Iterator[Answer]:
         while True:
             start = self._bytes.find(MAGIC)
             if start < 0:  # the last byte may be the first half of the magic
@@ -133,10 +133,10 @@ class AnswerParser:
             self._skip(start)
             if len(self._bytes) < len(MAGIC):
                 return
-            answer = self._first()
-            if answer is not None:
-                del self._bytes[: OVERHEAD + len(answer.payload)]
-                yield answer
+            frame = self._first()
+            if frame is not None:
+                del self._bytes[: OVERHEAD + len(frame[1])]
+                yield frame
             elif self._incomplete() and not flush:
                 return
             else:
@@ -156,14 +156,33 @@ class AnswerParser:
         size = self._size()
         return size is None or (len(self._bytes) < size <= OVERHEAD + self.max_payload)
 
-    def _first(self) -> Answer | None:
+    def _first(self) -> tuple[int, bytes] | None:
         size = self._size()
         if size is None or len(self._bytes) < size or size > OVERHEAD + self.max_payload:
             return None
         frame = bytes(self._bytes[:size])
-        if crc(frame[2:]) or frame[2] & 0xF not in list(AnswerCode):
+        if crc(frame[2:]) or not self.known(frame[2]):
             return None
-        return Answer(frame[2] >> 4, AnswerCode(frame[2] & 0xF), frame[5:-2])
+        return frame[2], frame[5:-2]
+
+    def known(self, head: int) -> bool:
+        """True if a frame with this head byte can be meant."""
+        return True
+
+
+class AnswerParser(FrameParser):
+    """Finds answers in the bytes from the device."""
+
+    def known(self, head: int) -> bool:
+        return head & 0xF in ANSWER_CODES
+
+    def feed(self, data: bytes) -> list[Answer]:
+        """The answers that end within ``data``."""
+        return [Answer(head >> 4, AnswerCode(head & 0xF), payload) for head, payload in self.frames(data)]
+
+    def flush(self) -> list[Answer]:
+        """Gives up waiting for the rest of a frame: the answers that hide behind its damaged beginning."""
+        return [Answer(head >> 4, AnswerCode(head & 0xF), payload) for head, payload in self.frames(flush=True)]
 
 
 @dataclass(frozen=True)

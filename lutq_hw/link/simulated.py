@@ -109,10 +109,10 @@ class SimulatedBoard:
         self.cycle = 0
         self.shown: list[int] = []
         m = Module()
-        m.submodules.link = link
-        m.submodules.accelerator = ResetInserter(link.reset_accelerator)(accelerator)
-        wiring.connect(m, link.words, accelerator.i)
-        wiring.connect(m, accelerator.o, link.results)
+        m.submodules.link = self.link
+        m.submodules.accelerator = ResetInserter(self.link.reset_accelerator)(accelerator)
+        wiring.connect(m, self.link.words, accelerator.i)
+        wiring.connect(m, accelerator.o, self.link.results)
         self._simulator = Simulator(m)
         self._simulator.add_clock(self.PERIOD_S)
         self._simulator.add_testbench(self._wires, background=True)
