@@ -39,14 +39,12 @@ module stream_recorder #(
     parameter FILE = ""
 ) (
     input wire clk, input wire rst, input wire flush, input wire [31:0] cycle,
-    input wire valid, input wire ready, input wire [WIDTH-1:0] payload,
-    output reg [31:0] count
+    input wire valid, input wire ready, input wire [WIDTH-1:0] payload
 );
     integer file;
     reg waiting;
     reg [WIDTH-1:0] held;
     initial begin
-        count = 0;
         waiting = 0;
         held = 0;
         file = $fopen(FILE, "w");
@@ -55,10 +53,7 @@ module stream_recorder #(
         if (!rst) begin
             if ((valid !== 1'b0 && valid !== 1'b1) || (waiting && (valid !== 1'b1 || payload !== held)))
                 $fwrite(file, "! %0d\n", cycle);
-            if (valid === 1'b1 && ready === 1'b1) begin
-                $fwrite(file, "%0d %h\n", cycle, payload);
-                count <= count + 1;
-            end
+            if (valid === 1'b1 && ready === 1'b1) $fwrite(file, "%0d %h\n", cycle, payload);
             waiting <= valid & ~ready;
             held <= payload;
         end

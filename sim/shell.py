@@ -8,13 +8,13 @@ from .case import Case, Probe
 from .stalls import PERIOD
 
 TOP = "lutq_bench"
-"""Module that cocotb sees: inputs ``clk``, ``rst``, ``flush``; ``received`` counts output words of the first case."""
+"""Module that cocotb sees, with inputs ``clk``, ``rst``, ``flush``."""
 
 
 def _recorder(case: Case, probe: Probe) -> str:
     return f"""\
     stream_recorder #(.WIDTH({probe.format.width}), .FILE("{case.name}.{probe.name}.recorded")) rec_{probe.port} (
-        .clk(clk), .rst(rst), .flush(flush), .cycle(cycle), .count({"received" if probe.port == "o__" else ""}),
+        .clk(clk), .rst(rst), .flush(flush), .cycle(cycle),
         .valid({probe.port}valid), .ready({probe.port}ready), .payload({probe.port}payload));
 """
 
@@ -28,7 +28,7 @@ def case_module(case: Case) -> str:
 """ for p in probes)
     ports = ", ".join(f".{p.port}{key}({p.port}{key})" for p in probes for key in ("valid", "ready", "payload"))
     return f"""\
-module {case.name}_bench (input wire clk, input wire rst, input wire flush, output wire [31:0] received);
+module {case.name}_bench (input wire clk, input wire rst, input wire flush);
     wire [31:0] cycle;
     wire idle, stall;
 {wires}
@@ -46,14 +46,13 @@ def top_module(cases: Sequence[Case]) -> str:
     """All cases side by side, and the top."""
     instances = "".join(f"""\
     {case.name}_bench {case.name} (
-        .clk(clk), .rst(rst), .flush(flush), .received({'received' if case is cases[0] else ''}));
+        .clk(clk), .rst(rst), .flush(flush));
 """ for case in cases)
     return "".join(case_module(case) for case in cases) + f"""\
 module {TOP} (
     input wire clk /* verilator public_flat_rw */,
     input wire rst /* verilator public_flat_rw */,
-    input wire flush /* verilator public_flat_rw */,
-    output wire [31:0] received /* verilator public_flat_rd */
+    input wire flush /* verilator public_flat_rw */
 );
 {instances}endmodule
 """
