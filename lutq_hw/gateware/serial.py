@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 
 from ..output import OutputStage
@@ -35,11 +35,14 @@ class SerialStage(wiring.Component):
         left = Signal(range(s.slices), init=s.slices - 1) if s.slices > 1 else None
         row = Signal(range(s.rows)) if s.rows > 1 else None
 
+        # Whether this is the last step of a word, decided a cycle ahead: readiness is then one lut away from registers.
+        single = s.slices == 1 and s.steps == 1
+        at_end = Signal(init=single)
         slice_end, word_end = Signal(), Signal()
         self.enable = Signal()
         m.d.comb += [
             slice_end.eq(busy & step[0]),
-            word_end.eq(slice_end & (1 if left is None else left == 0)),
+            word_end.eq(busy & at_end),
             self.enable.eq(~slice_end | free),
             self.i.ready.eq(~busy | (word_end & free)),
         ]
@@ -55,10 +58,13 @@ class SerialStage(wiring.Component):
                 m.d.sync += row.eq(self.next_row)
 
         width = s.lanes * s.acc_bits
+        last_step_next = step[1] if s.steps > 1 else Const(0)
+        if left is not None:
+            last_step_next = Mux(step[0], (left == 1) & (s.steps == 1), last_step_next & (left == 0))
         with m.If(self.enable & busy):
-            m.d.sync += step.eq(self.next_step)
+            m.d.sync += [step.eq(self.next_step), at_end.eq(last_step_next)]
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [busy.eq(1), held.eq(self.i.payload.as_value())]
+            m.d.sync += [busy.eq(1), held.eq(self.i.payload.as_value()), at_end.eq(single)]
             if left is not None:
                 m.d.sync += left.eq(s.slices - 1)
         with m.Elif(slice_end & free):
