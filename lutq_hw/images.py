@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .npz import Archive, open_regular, read_npy
+from .npz import Archive, open_regular, read_npy, reserve
 
 MAX_BYTES = 1 << 30
 """Largest file, and largest array in it."""
@@ -142,7 +142,7 @@ def _read_idx(path: Path, file: BufferedReader | gzip.GzipFile) -> np.ndarray:
     size = math.prod(shape)
     if size > MAX_BYTES:
         raise InputError(f"{path}: must hold at most {MAX_BYTES} bytes, not {size} (shape {shape})")
-    data, filled = bytearray(size), 0
+    data, filled = reserve(size), 0
     while filled < size:
         piece = file.read(min(PIECE, size - filled))
         if not piece:

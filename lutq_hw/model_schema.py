@@ -63,8 +63,10 @@ class Record:
         return value
 
     def text(self, key: str) -> str:
-        """A string."""
-        return self._take(key, lambda value: isinstance(value, str), "a string")
+        """A string, short enough to be quoted."""
+        def good(value: Any) -> bool:
+            return isinstance(value, str) and len(value) <= 200
+        return self._take(key, good, "a string of at most 200 characters")
 
     def integer(self, key: str) -> int:
         """An integer."""

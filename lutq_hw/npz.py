@@ -81,7 +81,12 @@ def parse_npy_header(head: bytes, size: int) -> NpyHeader:
     return NpyHeader(shape, dtype, match[2] == b"True", start)
 
 
-def to_array(data: bytearray | bytes, header: NpyHeader) -> np.ndarray:
+def reserve(size: int) -> memoryview:
+    """Writable memory of ``size`` bytes that is not touched, so that a lie about the size costs address space only."""
+    return np.empty(size, np.uint8).data
+
+
+def to_array(data: memoryview, header: NpyHeader) -> np.ndarray:
     """View of the elements in ``data``, the whole `.npy`; read-only."""
     flat = np.frombuffer(data, header.dtype, offset=header.start)
     array = flat.reshape(header.shape, order="F" if header.fortran else "C")
@@ -169,7 +174,7 @@ class Archive:
         member = self._members[name]
         try:
             header = self._header(member)
-            data, filled, crc = bytearray(member.size), 0, 0
+            data, filled, crc = reserve(member.size), 0, 0
             for piece in self._pieces(member):
                 data[filled:filled + len(piece)] = piece
                 filled += len(piece)
@@ -292,9 +297,9 @@ def read_npy(path: Path, *, error: type[LutqError], max_bytes: int) -> np.ndarra
     try:
         with file:
             header = parse_npy_header(file.read(MAX_NPY_HEADER + 12), size)
-            data = bytearray(size)
+            data = reserve(size)
             file.seek(0)
-            if file.readinto(memoryview(data)) != size:
+            if file.readinto(data) != size:
                 raise _Bad("must not change while it is read")
             return to_array(data, header)
     except _Bad as bad:

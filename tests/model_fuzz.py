@@ -91,7 +91,7 @@ def npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-Parts = dict[str, np.ndarray]
+Parts = dict[str, Any]
 
 
 @lru_cache

@@ -435,7 +435,7 @@ except modelfile.ModelError as error:
 def test_the_largest_files_stay_within_the_memory_limit(shape: str, tmp_path: Path) -> None:
     path, million = tmp_path / "m.npz", 1 << 20
     bits = {"kind": "input", "name": "image", "inputs": [], "shape": [4096], "bits": 1, "signed": False, "arrays": []}
-    arrays: dict[str, np.ndarray] = {"fc.dictionary": np.array([0], np.int8)}
+    arrays: dict[str, Any] = {"fc.dictionary": np.array([0], np.int8)}
     listed = ["assignments", "dictionary"]
     outputs, step = 8000, None
     if shape == "weights":
