@@ -50,3 +50,13 @@ def bram_count(width: int, depth: int) -> int:
     """Blocks of a memory of ``depth`` words of ``width`` bits; beyond the deepest shape, blocks stand behind each other."""
     wide, deep = bram_shape(depth)
     return -(-width // wide) * -(-depth // deep)
+
+
+def masked(depth: int, banks: int) -> bool:
+    """Whether the banks of a memory share blocks: only blocks of 256 words can write some bits of a word."""
+    return banks > 1 and depth <= BRAM_SHAPES[0][1]
+
+
+def ram_brams(width: int, depth: int, banks: int) -> int:
+    """Blocks of a `gateware.ram.BankedRam`."""
+    return bram_count(width * banks, depth) if masked(depth, banks) else banks * bram_count(width, depth)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-from .cost import Cost, bram_count
+from .cost import Cost, bram_count, ram_brams
 from .geometry import WindowGeometry
 from .network import TensorType, WeightNode
 from .output import OutputStage
@@ -30,7 +30,10 @@ def bits_for(count: int) -> int:
 
 def table_luts(depth: int) -> float:
     """Luts for each bit of a random table in logic: 16 entries fit one lut, deeper ones need selectors."""
-    return 1.0 if depth <= 16 else 1.2 * (2 * -(-depth // 16) - 1)
+    if depth <= 16:
+        return 1.0
+    # A rest of up to four entries needs two address bits and fits the selector.
+    return 1.2 * (2 * -(-depth // 16) - 1) - (1.5 if 0 < depth % 16 <= 4 else 0.0)
 
 
 @cache
@@ -69,7 +72,6 @@ def window_features(g: WindowGeometry, bits: int) -> Features:
         "weights": bits_for(g.groups * g.repeat * g.fold),
         "align": word * (banks - 1) if banks > 1 else 0,
         "decode": banks if banks > 1 else 0,
-        "blocks": banks * g.channels * bits * (-(-g.depth // 256) - 1) if banks > 1 else 0,
         "padding": word if any(g.padding) else 0,
         "masks": sum(len({g.mask(axis, i) for i in range(g.out_shape[axis])}) - 1 for axis in (0, 1)),
         "word": word,
@@ -77,10 +79,8 @@ def window_features(g: WindowGeometry, bits: int) -> Features:
 
 
 def window_brams(g: WindowGeometry, bits: int) -> int:
-    """Blocks of the line buffer; banks are written one at a time, which only 16-bit wide blocks can."""
-    if g.rows > 1:
-        return -(-g.buffer_rows * g.channels * bits // 16) * -(-g.depth // 256)
-    return bram_count(g.channels * bits, max(2, g.depth))
+    """Blocks of the line buffer."""
+    return ram_brams(g.channels * bits, max(2, g.depth), g.buffer_rows if g.rows > 1 else 1)
 
 
 def window_cost(g: WindowGeometry, bits: int) -> Cost:

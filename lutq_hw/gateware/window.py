@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import memory, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..geometry import WindowGeometry
+from .ram import BankedRam
 
 LATENCY = 3
 """Cycles from the decision to read a word until it is at the output: address, memory, alignment."""
@@ -66,12 +67,8 @@ class WindowReader(wiring.Component):
         m = Module()
         word = g.channels * self.bits
         banks = g.buffer_rows if g.rows > 1 else 1
-        # A window buffer is written while it is read, never at the same address.
-        m.submodules.buffer = buffer = memory.Memory(
-            shape=unsigned(banks * word), depth=max(2, g.depth), init=[], attrs={"ram_style": "block"})
-        write = buffer.write_port(granularity=word if banks > 1 else None)
-        read = buffer.read_port(transparent_for=())
-        row_written = self._write_side(m, write, banks)
+        m.submodules.buffer = buffer = BankedRam(word, max(2, g.depth), banks)
+        row_written = self._write_side(m, buffer, banks)
 
         # --- issue: which word to read next ------------------------------------------------------------------------
         available = Signal(range(g.buffer_rows + 1))  # complete rows that the reader has not given up yet
@@ -116,18 +113,18 @@ class WindowReader(wiring.Component):
         # --- stage 2: memory ---------------------------------------------------------------------------------------
         b_valid, b_last, b_inside, b_rows, b_bank = (
             Signal(), Signal(), Signal(), Signal.like(a_rows), Signal.like(a_bank))
-        m.d.comb += [read.addr.eq(a_addr), read.en.eq(self.en)]
+        m.d.comb += [buffer.read_addr.eq(a_addr), buffer.read_en.eq(self.en)]
         with m.If(self.en):
             m.d.sync += [b_valid.eq(a_valid), b_last.eq(a_last), b_inside.eq(a_inside), b_rows.eq(a_rows),
                          b_bank.eq(a_bank)]
 
         # --- stage 3: rows in kernel order, padding ----------------------------------------------------------------
-        aligned = self._align(m, read.data, b_bank, b_inside, b_rows, banks)
+        aligned = self._align(m, buffer.read_data, b_bank, b_inside, b_rows, banks)
         with m.If(self.en):
             m.d.sync += [self.x.eq(aligned), self.valid.eq(b_valid), self.last.eq(b_last)]
         return m
 
-    def _write_side(self, m: Module, write, banks: int) -> Value:
+    def _write_side(self, m: Module, buffer: BankedRam, banks: int) -> Value:
         """Fill the buffer; the result is high in the cycle that completes a row."""
         g = self.geometry
         filled = Signal(range(g.buffer_rows + 1))  # complete rows that may not be overwritten
@@ -142,7 +139,7 @@ class WindowReader(wiring.Component):
             take.eq(self.i.valid & self.i.ready),
             row_written.eq(take & (col == g.row_words - 1)),
             next_filled.eq(filled + row_written - self._freed),
-            write.data.eq(Cat(*[self.i.payload] * banks)),
+            buffer.write_data.eq(self.i.payload),
         ]
         m.d.sync += [filled.eq(next_filled), full.eq(next_filled == g.buffer_rows)]
         last_row = row == g.buffer_rows - 1
@@ -151,9 +148,9 @@ class WindowReader(wiring.Component):
             with m.If(row_written):
                 m.d.sync += row.eq(Mux(last_row, 0, row + 1))
         if banks > 1:
-            m.d.comb += [write.addr.eq(col), write.en.eq(Mux(take, 1 << row, 0))]
+            m.d.comb += [buffer.write_addr.eq(col), buffer.write_en.eq(Mux(take, 1 << row, 0))]
         else:
-            m.d.comb += [write.addr.eq(base), write.en.eq(take)]
+            m.d.comb += [buffer.write_addr.eq(base), buffer.write_en.eq(take)]
             with m.If(take):
                 m.d.sync += base.eq(Mux(row_written & last_row, 0, base + 1))
         return row_written

@@ -1,0 +1,69 @@
+"""Prices against the recorded synthesis points; blocks exactly, luts within the tolerance written here."""
+
+import json
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from lutq_hw.cost import Cost, bram_count, bram_shape
+from lutq_hw.costing import argmax_features, fitted, gearbox_cost, output_cost, rom_cost, window_cost
+from lutq_hw.geometry import WindowGeometry
+from benchmarks.stage_points import random_stage
+
+POINTS = resources.files("lutq_hw") / "points"
+
+TOLERANCE = 0.25
+"""Of a part's luts. A layer is the sum of four parts whose errors partly cancel: see test_cost_layers.py for 15 %."""
+
+FLOOR = 8
+"""Luts by which small parts may be off."""
+
+
+def points(name):
+    return json.loads((POINTS / f"{name}.json").read_text())
+
+
+def geometry(p):
+    return WindowGeometry(**{k: tuple(v) if isinstance(v, list) else v for k, v in p.items() if k != "bits"})
+
+
+def priced(name, p) -> Cost:
+    if name == "window":
+        return window_cost(geometry(p), p["bits"])
+    if name == "rom":
+        return rom_cost(p["width"], len(p["words"]), p["style"])
+    if name == "output":
+        return output_cost(random_stage(np.random.default_rng(p["seed"])))
+    if name == "gearbox":
+        return gearbox_cost(p["kind"], p["width"], p["count"])
+    return fitted("argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"]))
+
+
+@pytest.mark.parametrize("name", ["window", "rom", "output", "gearbox", "argmax"])
+def test_prices_are_near_the_points(name):
+    found = points(name)
+    assert len(found) >= 10
+    wrong = []
+    for point in found:
+        cost = priced(name, point["parameters"])
+        if abs(cost.luts - point["luts"]) > max(FLOOR, TOLERANCE * point["luts"]):
+            wrong.append(f"{point['parameters']}: {cost.luts:.0f} luts, measured {point['luts']}")
+        assert cost.brams == point["brams"], point["parameters"]
+        assert cost.dsps == point["dsps"] == 0, point["parameters"]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_shapes_of_block_ram():
+    assert [bram_shape(depth) for depth in (1, 256, 257, 512, 1024, 2048, 5000)] == [
+        (16, 256), (16, 256), (8, 512), (8, 512), (4, 1024), (2, 2048), (2, 2048)]
+    assert bram_count(16, 256) == 1
+    assert bram_count(17, 256) == 2
+    assert bram_count(3, 2049) == 4
+
+
+def test_costs_add_up():
+    cost = Cost(luts=10, ffs=20, brams=1) + Cost(luts=1, dsps=2) * 3
+    assert cost == Cost(luts=13, ffs=20, brams=1, dsps=6)
+    assert cost.over(Cost(luts=13, ffs=30, brams=0, dsps=8)) == {"brams": 1}
+    assert cost.cells > cost.luts
