@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .case import Case, Probe
 from .stalls import PERIOD
 
-TOP = "lutq_bench"
+TOP = "simulation_top"
 """Module that cocotb sees, with inputs ``clk``, ``rst``, ``flush``."""
 
 
