@@ -9,8 +9,9 @@ import functools
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from .cost import Cost
 from .errors import InputError, ToolError
@@ -24,50 +25,55 @@ if TYPE_CHECKING:
 class Board(ABC):
     """An FPGA board: values, and how to put a `gateware.system.System` on it."""
 
-    name: ClassVar[str]
+    name: str
     """Word on the command line; that of the file."""
 
-    title: ClassVar[str]
+    title: str
     """Name for people."""
 
-    family: ClassVar[str]
+    family: str
     """``ice40``; which tools build for it."""
 
-    device: ClassVar[str]
-    package: ClassVar[str]
+    device: str
+    package: str
     """As nextpnr's options have them."""
 
-    capacity: ClassVar[Cost]
+    capacity: Cost
     """All cells of the FPGA."""
 
-    reserved: ClassVar[Cost]
-    """Cells that an accelerator may not have: host link, display, and luts that routing needs free."""
+    reserved: Cost
+    """What an accelerator may not have: host link, display, and luts that routing needs free."""
 
-    around: ClassVar[Cost]
+    around: Cost
     """What the board's own gateware takes, of ``reserved``: clock, reset, result display."""
 
-    plan_clock_hz: ClassVar[float]
+    plan_clock_hz: float
     """Clock that rates are planned with, before place and route has had its word; also where `build` begins."""
 
-    clock_range_hz: ClassVar[tuple[float, float]]
+    clock_range_hz: tuple[float, float]
     """Slowest and fastest clock that the board can make."""
 
-    max_baud: ClassVar[int]
+    max_baud: int
     """Fastest rate of the board's serial converter."""
 
-    ftdi: ClassVar[bool]
+    ftdi: bool
     """Whether that is an FT2232H or similar, which makes rates between the usual ones too."""
 
-    programmers: ClassVar[tuple[tuple[str, ...], ...]]
+    programmers: tuple[tuple[str, ...], ...]
     """Commands that load a bitstream, best first; the path of the file comes behind each."""
 
-    programmer_hint: ClassVar[str]
+    programmer_hint: str
     """How to get one of them, as the second half of a sentence."""
 
     @property
     def available(self) -> Cost:
-        """Cells that an accelerator may use."""
-        return self.capacity + self.reserved * -1
+        """What an accelerator may use.
+
+        Logic cells are what counts, and flip-flops share those of luts as `Cost.cells` says: so its luts are the logic
+        cells left, and its flip-flops none besides.
+        """
+        left = self.capacity + self.reserved * -1
+        return replace(left, luts=self.capacity.luts - self.reserved.cells, ffs=0)
 
     @abstractmethod
     def clock_at_most(self, hz: float) -> float:

@@ -28,13 +28,14 @@ def program(bitstream: Path, board: Board) -> str:
     names = [command[0] for command in board.programmers]
     found = next((command for command in board.programmers if shutil.which(command[0])), None)
     if found is None:
-        raise ToolError(f"no programmer for the {board.title} is on PATH ({' or '.join(names)}); {board.programmer_hint}")
+        raise ToolError(f"no programmer for the {board.title} is on PATH ({' or '.join(names)}); "
+                        f"{board.programmer_hint}")
     command = [*found, str(bitstream)]
     try:
         code = subprocess.run(command, check=False, timeout=TIMEOUT_S).returncode
     except subprocess.TimeoutExpired:
         raise ToolError(f"{shlex.join(command)} did not end within {TIMEOUT_S:g} s and was stopped") from None
     if code != 0:
-        raise ToolError(f"{shlex.join(command)} failed with exit code {code}; check that the {board.title} is plugged in "
-                        "and that you may access its USB device")
+        raise ToolError(f"{shlex.join(command)} failed with exit code {code}; check that the {board.title} is plugged "
+                        "in and that you may access its USB device")
     return found[0]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
     """``--board NAME``, ``--plan FILE`` and ``--fps RATE``."""
-    parser.add_argument("--board", metavar="NAME", default="icebreaker", help="board to build for (default: icebreaker)")
+    parser.add_argument("--board", metavar="NAME", default="icebreaker",
+                        help="board to build for (default: icebreaker)")
     parser.add_argument("--plan", metavar="FILE", type=Path,
                         help="plan to build, as 'plan --output' writes it (default: the fastest plan that fits)")
     parser.add_argument("--fps", metavar="RATE", type=float,
@@ -47,8 +48,8 @@ def load_plan(args: argparse.Namespace, network: Network) -> tuple[Plan, Board]:
 def add_tools(parser: argparse.ArgumentParser) -> None:
     """``--tools ORIGIN``."""
     parser.add_argument("--tools", choices=("auto", "wheel", "native"), default="auto",
-                        help="where Yosys and nextpnr come from: the YoWASP wheels, native programs, or (auto) what the "
-                             "variables YOSYS, NEXTPNR_ICE40 and ICEPACK name, else the wheels, else native ones")
+                        help="where Yosys and nextpnr come from: the YoWASP wheels, native programs, or (auto) what "
+                             "the variables YOSYS, NEXTPNR_ICE40 and ICEPACK name, else the wheels, else native ones")
 
 
 def tool_runner(args: argparse.Namespace) -> Runner:

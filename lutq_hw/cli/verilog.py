@@ -1,8 +1,8 @@
 """Write portable Verilog: the accelerator with its weights in $readmemh side files, for any FPGA or ASIC flow.
 
-The folder holds lutq_accelerator.v, one .hex file per table, manifest.json (ports, stream formats, files), files.f (a file
-list for simulators) and plan.json. The accelerator has two streams: a word moves at a rising edge of clk where valid and
-ready are both high. Run tools in the folder, where they find the .hex files.
+The folder holds lutq_accelerator.v, one .hex file per table, manifest.json (ports, stream formats, files), files.f (a
+file list for simulators) and plan.json. The accelerator has two streams: a word moves at a rising edge of clk where
+valid and ready are both high. Run tools in the folder, where they find the .hex files.
 
   python -m lutq_hw verilog --model examples/mnist_cnn.npz --output out
 """
