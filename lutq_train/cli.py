@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print the result as one JSON object on standard output")
         return sub
 
-    keys = ", ".join(recipe.keys())
+    keys = ", ".join(recipe.key_names())
     fit_parser = command("fit", fit, FIT, f"recipes: {', '.join(recipe.names())}\nkeys for --set: {keys}")
     fit_parser.add_argument("--recipe", metavar="NAME", help="a recipe's name, or the path of a .toml file")
     fit_parser.add_argument("--out", metavar="DIR", required=True, help="run folder, made when absent")

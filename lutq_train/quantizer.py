@@ -54,7 +54,9 @@ class LutQuantizer(nn.Module):
         integers, scale = dictionary.project(centres, torch.ones_like(centres))
         self.register_buffer("integers", integers.clone())
         self.register_buffer("scale", scale.clone())
-        self.register_buffer("pinned", torch.arange(len(centres), device=weight.device) == (-1 if zero is None else zero))
+        pinned = torch.zeros_like(centres, dtype=torch.bool)
+        pinned[[] if zero is None else [zero]] = True
+        self.register_buffer("pinned", pinned)
         self.register_buffer("assignments", torch.zeros_like(weight, dtype=torch.int32))
         for _ in range(START_STEPS):
             kmeans_step([(self, weight)])

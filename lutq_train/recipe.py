@@ -91,11 +91,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def keys(kind: type = Recipe, prefix: str = "") -> list[str]:
+def key_names(kind: type = Recipe, prefix: str = "") -> list[str]:
     """Every key of a recipe, with dots: what ``--set`` accepts."""
     found: list[str] = []
     for key, hint in get_type_hints(kind).items():
-        found += keys(hint, f"{prefix}{key}.") if dataclasses.is_dataclass(hint) else [prefix + key]  # type: ignore[arg-type]
+        found += key_names(hint, f"{prefix}{key}.") if dataclasses.is_dataclass(hint) else [prefix + key]  # type: ignore[arg-type]
     return found
 
 

@@ -15,6 +15,7 @@ import os
 import pickle
 import platform
 import tomllib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,7 +141,9 @@ def restore(folder: Path, plan: recipe.Recipe, data: Dataset) -> loop.State:
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks about files that it then refuses
+            content = torch.load(path, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path} is damaged ({reason}); remove the folder and start again") from None

@@ -92,8 +92,8 @@ def test_start_is_ascending_and_pins_zero(spec, weight):
 
 
 @pytest.mark.parametrize("values, text", [
-    ({"constraint": "float"}, "weights.constraint must be one of free, power_of_two, sum_of_two, binary, ternary, "
-                              "not 'float'"),
+    ({"constraint": "float"}, ("weights.constraint must be one of free, power_of_two, sum_of_two, binary, ternary, "
+                              "not 'float'")),
     ({"constraint": "ternary", "entries": 4}, "weights.entries must be 3 for a ternary dictionary, not 4"),
     ({"entries": 300}, "weights.entries must be from 2 to 256, not 300"),
     ({"bits": 1}, "weights.bits must be from 2 to 16, not 1"),

@@ -97,7 +97,8 @@ def test_ties_are_counted(tiny_data, tiny_recipe):
 
 
 def test_flatten_is_channel_last(tiny_data):
-    model = nn.Sequential(nn.Conv2d(1, 2, 3, stride=3, bias=False), Activation(2), nn.Flatten(), nn.Linear(8, 2, bias=False))
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, stride=3, bias=False), Activation(2), nn.Flatten(),
+                          nn.Linear(8, 2, bias=False))
     models.quantize(model, SPECS["binary"], torch.rand(4, 1, 6, 6))
     signs = torch.tensor([[0, 0, 0, 1, 0, 1, 1, 1], [1, 0, 1, 0, 1, 0, 1, 0]])  # (O, C * H * W)
     model[3].parametrizations.weight[0].assignments.copy_(signs)
@@ -139,7 +140,8 @@ def active():
     (lambda: [nn.Flatten(), linear(), active()], "n1: the last layer must be a Linear without Activation"),
     (lambda: [nn.Flatten(), linear(), linear()], "n1: a layer without Activation must be the last one"),
     (lambda: [nn.Tanh()],
-     "n0: a Tanh must follow a Linear or Conv2d (batch norm, then Activation) or be a Flatten or MaxPool2d to be exported"),
+     ("n0: a Tanh must follow a Linear or Conv2d (batch norm, then Activation) or be a Flatten or MaxPool2d to be "
+     "exported")),
     (lambda: [nn.MaxPool2d(2, ceil_mode=True)], "n0: a max-pool must have no dilation and no ceil_mode to be exported"),
 ])
 def test_what_cannot_be_exported(layers, text, tiny_data):

@@ -61,7 +61,7 @@ def test_training_moves_weights_and_dictionary_together(spec):
         assert not torch.equal(old, made.assignments)
         assert (made.integers.diff() >= 0).all() and torch.equal(made.integers, made.integers.round())
         assert made.assignments.shape == weight.shape
-        assert 0 <= made.assignments.min() and made.assignments.max() < spec.entries
+        assert made.assignments.min() >= 0 and made.assignments.max() < spec.entries
         if spec.pinned:
             assert made.integers[made.pinned].tolist() == [0]
 

@@ -1,0 +1,218 @@
+"""The command line from recipe to model file, on data that a small network learns at once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from lutq_hw import golden, modelfile
+from lutq_train import cli, data, loop, recipe, run
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys, tiny_data, tiny_recipe):
+    """``call("fit", ...)`` in an empty folder that holds tiny.toml: (exit code, standard output, standard error)."""
+    monkeypatch.setitem(data.DATASETS, "tiny", lambda folder: tiny_data)
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.toml").write_text(recipe.dumps(tiny_recipe))
+
+    def run_command(*arguments):
+        capsys.readouterr()
+        return cli.main(list(arguments)), *capsys.readouterr()
+
+    return run_command
+
+
+FIT = ("fit", "--recipe", "tiny.toml", "--out", "runs/tiny")
+
+
+def weights(folder):
+    content = torch.load(Path(folder) / "checkpoint.pt", weights_only=True)
+    return content["model"] | {f"optimizer.{i}.{key}": value for i, state in content["optimizer"]["state"].items()
+                               for key, value in state.items()}
+
+
+def interrupt_at(monkeypatch, epoch):
+    """Ctrl-C in the middle of ``epoch`` (from 0)."""
+    original = cli.Progress.step
+
+    def step(self, now, done, loss):
+        original(self, now, done, loss)
+        if now == epoch:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.Progress, "step", step)
+
+
+def test_from_recipe_to_model_file(call):
+    code, out, err = call(*FIT, "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["run"] == "runs/tiny" and result["epochs"] == 4 and result["quantized_accuracy"] > 0.9
+    assert [line.split("  ")[0] for line in err.splitlines()] == [f"epoch {n}/4" for n in range(1, 5)]
+    assert sorted(path.name for path in Path("runs/tiny").iterdir()) == [
+        "checkpoint.pt", "metrics.jsonl", "recipe.toml", "run.json"]
+    entries = [json.loads(line) for line in Path("runs/tiny/metrics.jsonl").read_text().splitlines()]
+    assert [entry["phase"] for entry in entries] == ["float", "float", "quantized", "quantized"]
+
+    code, out, _ = call("export", "--run", "runs/tiny", "--out", "tiny.npz")
+    assert code == 0
+    assert out.splitlines()[1] == "  integer model == torch model on 200/200 samples, ties 0"
+    network = modelfile.load("tiny.npz")
+    assert network.info["accuracy"] == result["quantized_accuracy"] and network.info["test_images"] == 200
+    assert network.info["float_accuracy"] == result["float_accuracy"]
+    assert recipe.load("tiny.toml") == recipe.parse(tomllib.loads(network.info["recipe_text"]), "")
+    assert set(network.info["scales"]) == {"conv1", "fc1", "scores"}
+    assert network.types["output"].shape == (4,)
+
+    code, out, _ = call("evaluate", "--run", "runs/tiny", "--json")
+    assert code == 0 and json.loads(out)["exact"] and json.loads(out)["equal"] == 200
+
+
+def test_a_resumed_run_ends_with_the_same_weights(call, monkeypatch):
+    assert call(*FIT)[0] == 0
+    for epoch in range(4):
+        folder = f"runs/stopped{epoch}"
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, epoch)
+            code, out, err = call(*FIT[:-1], folder)
+        assert (code, out) == (1, "")
+        assert err.splitlines()[-2:] == [f"interrupted; {epoch} of 4 epochs are kept. Go on with:",
+                                         f"  python -m lutq_train fit --out {folder} --resume"]
+        again = ("fit", "--out", folder, "--resume") if epoch % 2 else (*FIT[:-1], folder)
+        assert call(*again)[0] == 0
+        expected, found = weights("runs/tiny"), weights(folder)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_a_finished_run_is_not_trained_again(call):
+    call(*FIT)
+    before = Path("runs/tiny/checkpoint.pt").read_bytes()
+    code, out, err = call(*FIT)
+    assert code == 0 and "test accuracy" in out
+    assert err == "runs/tiny: going on after epoch 4 of 4\n"
+    assert Path("runs/tiny/checkpoint.pt").read_bytes() == before
+
+
+def test_unfinished_runs_are_not_exported(call, monkeypatch):
+    interrupt_at(monkeypatch, 1)
+    call(*FIT)
+    assert call("export", "--run", "runs/tiny", "--out", "tiny.npz") == (
+        2, "", ("error: runs/tiny has done 1 of 4 epochs; finish it with: python -m lutq_train fit --out runs/tiny "
+               "--resume\n"))
+    assert not Path("tiny.npz").exists()
+
+
+def test_a_wrong_export_is_refused(call, monkeypatch):
+    call(*FIT)
+    evaluate = golden.evaluate
+    monkeypatch.setattr(golden, "evaluate", lambda *arguments: evaluate(*arguments) + 1)
+    code, out, err = call("export", "--run", "runs/tiny", "--out", "tiny.npz")
+    assert (code, out) == (1, "")
+    assert err == ("error: integer model == torch model on 0/200 samples, ties 0, and 200 samples differ without one; "
+                   "nothing was written\n")
+    assert not Path("tiny.npz").exists()
+    assert call("export", "--run", "runs/tiny", "--out", "tiny.npz", "--no-verify")[0] == 0
+    assert "accuracy" not in modelfile.load("tiny.npz").info
+
+
+@pytest.mark.parametrize("arguments, text", [
+    (("fit", "--out", "x"), "--recipe is missing; choose one of digits, mnist_cnn, or the path of a .toml file"),
+    (("fit", "--recipe", "nothing", "--out", "x"),
+     "recipe 'nothing' does not exist; choose one of digits, mnist_cnn, or give the path of a .toml file"),
+    (("fit", "--resume", "--out", "x"), ("x must be a run folder with a checkpoint.pt; make one with: "
+                                        "python -m lutq_train fit --recipe NAME --out x")),
+    (("fit", "--recipe", "tiny.toml", "--out", "."), ". must be new, empty or a run folder, but it holds tiny.toml"),
+    (("fit", "--recipe", "tiny.toml", "--out", "tiny.toml"), "tiny.toml cannot be made a run folder: File exists"),
+    (("fit", "--recipe", "tiny.toml", "--out", "x", "--set", "training.holdout=300"),
+     "training.holdout must leave images to train on, not keep 300 of 300"),
+    (("fit", "--recipe", "tiny.toml", "--out", "x", "--set", "model.kernels=[9]"),
+     "model.kernels[0] must fit its input, not leave a map of 0 x 0"),
+    (("export", "--run", "x", "--out", "y.npz"), ("x must be a run folder with a checkpoint.pt; make one with: "
+                                                 "python -m lutq_train fit --recipe NAME --out x")),
+])
+def test_mistakes(call, arguments, text):
+    assert call(*arguments) == (2, "", f"error: {text}\n")
+    assert not Path("x").exists() or not list(Path("x").iterdir())
+
+
+def test_mistakes_with_a_run(call, tiny_data, monkeypatch):
+    call(*FIT)
+    changed = (*FIT, "--set", "training.float_epochs=3")
+    assert call(*changed) == (2, "", ("error: runs/tiny holds a run of another recipe (training.float_epochs is 2, not "
+                                      "3); choose another --out, or leave out --recipe and --set to go on with this "
+                                      "one\n"))
+    assert call(*FIT, "--resume") == (2, "", ("error: --resume goes on with the recipe in the run folder; leave out "
+                                             "--recipe and --set\n"))
+    assert call("export", "--run", "runs/tiny", "--out", "model.onnx") == (
+        2, "", "error: --out must name a .npz file, not model.onnx\n")
+    assert call("export", "--run", "runs/tiny", "--out", "no/model.npz") == (
+        2, "", "error: --out must lie in a folder that exists, and no does not\n")
+    checkpoint = Path("runs/tiny/checkpoint.pt")
+    whole = checkpoint.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"\x80\x04K\x01."):
+        checkpoint.write_bytes(damaged)
+        code, out, err = call("export", "--run", "runs/tiny", "--out", "model.npz")
+        assert (code, out) == (2, "") and err.startswith("error: runs/tiny/checkpoint.pt ") and err.count("\n") == 1
+    checkpoint.write_bytes(whole)
+    tiny_data.test_labels[0] ^= 1
+    tiny_data.__dict__.pop("digest", None)
+    assert call("evaluate", "--run", "runs/tiny") == (
+        2, "", "error: runs/tiny was trained on other tiny data than --data holds; give the data it began with\n")
+
+
+def test_help_teaches(capsys):
+    for arguments, words in ((["--help"], "examples:"), (["fit", "--help"], "training.float_epochs"),
+                             (["export", "--help"], "folded exactly")):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        assert caught.value.code == 0 and words in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        cli.main([])
+    assert caught.value.code == 2
+
+
+def test_nothing_half_written_stays(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), run.replacing(path) as fresh:
+        fresh.write_text("ha")
+        raise KeyboardInterrupt
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"] and path.read_text() == "old"
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    assert loop.rate(0, 2.0) == 0 and loop.rate(1, 2.0) == 0
+    assert loop.rate(0.025, 2.0) == 1 and 1.9 < loop.rate(0.06, 2.0) < 2
+
+
+def test_digits_interrupted_by_a_signal_resumed_and_exported(tmp_path, capsys):
+    """The real thing on the real data: SIGINT, no traceback, resume, export, integer model equal on all test images."""
+    folder, model = str(tmp_path / "run"), str(tmp_path / "digits.npz")
+    fit = [sys.executable, "-m", "lutq_train", "fit", "--recipe", "digits", "--out", folder,
+           "--set", "training.float_epochs=15", "--set", "training.quantized_epochs=10"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(fit, cwd=Path(cli.__file__).parents[1], env=environment, stderr=subprocess.PIPE,
+                          text=True) as process:
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert first.startswith("epoch 1/25") and process.returncode == 1
+    assert "Traceback" not in rest and rest.endswith(f"fit --out {folder} --resume\n")
+
+    assert cli.main(["fit", "--out", folder, "--resume", "--json"]) == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert cli.main(["export", "--run", folder, "--out", model, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["samples"], result["exact"]) == (360, True) and result["equal"] + result["tied_samples"] >= 360
+    assert result["accuracy"] == trained["quantized_accuracy"] >= 0.94
+    digits, network = data.load("digits"), modelfile.load(model)
+    scores = golden.evaluate(network, digits.test_images[..., None])
+    assert golden.accuracy(network, scores, digits.test_labels) == result["accuracy"]
