@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 HELP = "run images on a board and compare with the golden model"
 
 PROBE_S = 0.1
+"""How long an answer may take while the rate is unknown."""
+
+REST_S = 0.5
+"""What it may take afterwards besides the time on the line."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     images, labels = images[:args.count], None if labels is None else labels[:args.count]
     golden.encode(network, images[:1])  # a wrong shape is refused before the port is touched
     baud = _reported_baud(args.report) if args.report else args.baud
-    device, baud = find(args.port, [baud] if baud else None, network)
+    device, baud = find(args.port, baud, network)
     try:
         device.check()
         with TextProgress().stage("board", total=len(images), unit="images") as stage:
@@ -97,15 +101,19 @@ def _reported_baud(path: Path) -> int:
     return baud
 
 
-def find(port: str, bauds: list[int] | None, network: Network) -> tuple[Device, int]:
-    """A device that answers at ``port``, and its rate; the usual rates are tried if ``bauds`` is None."""
+def find(port: str, baud: int | None, network: Network) -> tuple[Device, int]:
+    """A device that answers at ``port``, and its rate; the usual rates are tried if ``baud`` is None."""
     from ..errors import LinkError
     from ..link.device import Device
-    from ..link.rate import STANDARD
+    from ..link.rate import STANDARD, answer_bytes, request_bytes
     from ..link.serial_port import SerialPort
 
-    if bauds is not None:
-        return Device(SerialPort(port, bauds[0]), network), bauds[0]
+    def opened(baud: int) -> Device:
+        frames_s = 4 * 10 * (request_bytes(network) + answer_bytes(network)) / baud
+        return Device(SerialPort(port, baud, timeout_s=REST_S + frames_s), network)
+
+    if baud is not None:
+        return opened(baud), baud
     for baud in STANDARD:
         transport = SerialPort(port, baud, timeout_s=PROBE_S)
         try:
@@ -114,7 +122,7 @@ def find(port: str, bauds: list[int] | None, network: Network) -> tuple[Device, 
             transport.close()
             continue
         transport.close()
-        return Device(SerialPort(port, baud), network), baud
+        return opened(baud), baud
     raise LinkError(f"{port}: no board answered at {STANDARD[0]} to {STANDARD[-1]} baud; give the rate that build "
                     "reported with --baud, and check the port and that the board is programmed")
 

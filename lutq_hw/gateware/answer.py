@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -124,20 +124,15 @@ class AnswerSender(wiring.Component):
         m.submodules.crc = crc = ByteCrc()
         head = Signal(HEAD)
         spoiled = Signal()
-        index = Signal(range(max(self.result_bytes, len(self.identity), 2)))
-        is_result, is_identity, sent, last = Signal(), Signal(), Signal(), Signal()
+        left = Signal(range(max(self.result_bytes, len(self.identity)) + 1))  # bytes of the payload
+        is_result, is_identity, sent = Signal(), Signal(), Signal()
         m.d.comb += [
             is_result.eq(head[:4] == AnswerCode.RESULT),
             is_identity.eq(head[:4] == AnswerCode.IDENTITY),
             sent.eq(self.o.valid & self.o.ready),
             self.o.valid.eq(1),
             crc.data.eq(self.o.payload),
-            last.eq(index == Mux(is_result, self.result_bytes - 1, len(self.identity) - 1)),
         ]
-
-        def length(shift: int):
-            result, identity = (size >> shift & 0xFF for size in (self.result_bytes, len(self.identity)))
-            return Mux(is_result, result, Mux(is_identity, identity, 0))
 
         def state(name: str, byte, following: str, *, checked: bool = True) -> None:
             with m.State(name):
@@ -148,21 +143,29 @@ class AnswerSender(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.o.valid.eq(0), self.i.ready.eq(1), crc.start.eq(1)]
-                m.d.sync += [head.eq(self.i.payload), spoiled.eq(0), index.eq(0)]
+                m.d.sync += [head.eq(self.i.payload), spoiled.eq(0)]
                 with m.If(self.i.valid & ~self.abort):
                     m.next = "MAGIC_0"
             state("MAGIC_0", MAGIC[0], "MAGIC_1", checked=False)
             state("MAGIC_1", MAGIC[1], "HEAD", checked=False)
-            state("HEAD", head, "LENGTH_0")
-            state("LENGTH_0", length(0), "LENGTH_1")
+            with m.State("HEAD"):
+                m.d.comb += [self.o.payload.eq(head), crc.valid.eq(sent)]
+                m.d.sync += left.eq(Mux(is_result, self.result_bytes, Mux(is_identity, len(self.identity), 0)))
+                with m.If(sent):
+                    m.next = "LENGTH_0"
+            state("LENGTH_0", left[:8], "LENGTH_1")
             with m.State("LENGTH_1"):
-                m.d.comb += [self.o.payload.eq(length(8)), crc.valid.eq(sent)]
+                m.d.comb += [self.o.payload.eq(left[8:]), crc.valid.eq(sent)]
                 with m.If(sent):
                     m.next = "PAYLOAD"
-                    with m.If(~is_result & ~is_identity):
+                    with m.If(left == 0):
                         m.next = "CRC_1"
             with m.State("PAYLOAD"):
-                constant = Array(self.identity)[index[:(len(self.identity) - 1).bit_length()]]
+                # A column of bits each: as an array of bytes it takes twice the luts.
+                constants = [0, *reversed(self.identity)]
+                columns = [Const(sum((byte >> n & 1) << at for at, byte in enumerate(constants)), len(constants))
+                           for n in range(8)]
+                constant = Cat(column.bit_select(left[:len(self.identity).bit_length()], 1) for column in columns)
                 m.d.comb += [
                     self.o.valid.eq(is_identity | self.results.valid | spoiled),
                     self.o.payload.eq(Mux(is_identity, constant, self.results.payload)),
@@ -170,8 +173,8 @@ class AnswerSender(wiring.Component):
                     crc.valid.eq(sent),
                 ]
                 with m.If(sent):
-                    m.d.sync += index.eq(index + 1)
-                    with m.If(last):
+                    m.d.sync += left.eq(left - 1)
+                    with m.If(left == 1):
                         m.next = "CRC_1"
             state("CRC_1", crc.crc[8:], "CRC_0", checked=False)
             state("CRC_0", crc.crc[:8] ^ spoiled, "IDLE", checked=False)

@@ -141,7 +141,7 @@ class RequestParser(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        self.command, self.tag = Signal(4), Signal(4)
+        self.command, self.tag, self.code = Signal(4), Signal(4), Signal(4)
         self.length_low = Signal()  # the low byte was that of infer (or zero, for the others)
         self.refused = Signal()
         self.quiet = Signal()  # bytes outside frames have been complained about
@@ -151,6 +151,8 @@ class RequestParser(wiring.Component):
             self.known.eq((self.command >= min(Command)) & (self.command <= max(Command))),
             self.infer.eq(self.command == Command.INFER),
         ]
+        # Said in the cycle after a frame's end, when the tag is about to be forgotten.
+        m.d.comb += self.answer.payload.eq(Cat(self.code, self.tag))
         m.submodules.crc = self.crc = ByteCrc()
         m.d.sync += self.answer.valid.eq(0)
         with m.If(self.i.valid):
@@ -167,7 +169,7 @@ class RequestParser(wiring.Component):
         return m
 
     def _say(self, m: Module, code: Value) -> None:
-        m.d.sync += [self.answer.valid.eq(1), self.answer.payload.eq(Cat(code, self.tag))]
+        m.d.sync += [self.answer.valid.eq(1), self.code.eq(code)]
 
     def _fail(self, m: Module, code: AnswerCode) -> None:
         """Complains and searches for the magic; the rest of the frame, if it comes, is worth no further complaint."""
