@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
+from .golden import encode
+from .network import Network
 from .npz import Archive, open_regular, read_npy, reserve
 
 MAX_BYTES = 1 << 30
@@ -25,7 +27,8 @@ MAX_MEMBERS = 64
 PIECE = 1 << 20
 
 
-def load_images(path: str | Path, labels: str | Path | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+def load_images(path: str | Path, labels: str | Path | None = None, *,
+                network: Network | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Images in ``path`` and their labels.
 
     Parameters
@@ -34,7 +37,9 @@ def load_images(path: str | Path, labels: str | Path | None = None) -> tuple[np.
         idx or gzip-compressed idx of unsigned bytes, `.npy`, or `.npz` with ``images`` and optionally ``labels``; of
         shape ``(N, H, W)``, ``(N, H, W, C)``, or ``(N, F)`` for vectors.
     labels
-        File with the labels, idx or `.npy`; without it those in the `.npz`, if any.
+        File with the labels, idx, `.npy` or `.npz`; without it those in the `.npz` of the images, if any.
+    network
+        Network whose input the images must fit.
 
     Returns
     -------
@@ -44,7 +49,8 @@ def load_images(path: str | Path, labels: str | Path | None = None) -> tuple[np.
     Raises
     ------
     InputError
-        If a file cannot be read or does not hold that, or the numbers of images and labels differ.
+        If a file cannot be read or does not hold that, the numbers of images and labels differ, or the images do not
+        fit the network.
     """
     path = Path(path)
     arrays = _arrays(path, ("images", "labels"))
@@ -55,6 +61,11 @@ def load_images(path: str | Path, labels: str | Path | None = None) -> tuple[np.
             raise InputError(f"{path}: must hold an array images")
         images, beside = arrays["images"], arrays.get("labels")
     images = _as_images(path, images)
+    if network is not None:
+        try:
+            encode(network, images[:1])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
     where = path if labels is None else Path(labels)
     found = beside if labels is None else _labels(where)
     if found is None:

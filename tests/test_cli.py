@@ -232,7 +232,8 @@ def test_golden_uses_the_first_images(model: Path, images: Path, capsys: pytest.
 def test_golden_refuses_wrong_images(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "i.npy", np.zeros((5, 3, 3), np.uint8))
     assert cli.main(["golden", "--model", str(model), "--images", str(tmp_path / "i.npy")]) == 2
-    assert capsys.readouterr() == ("", "lutq: images must be 2x2x1 like the input of the network, not 3x3x1\n")
+    sentence = "images must be 2x2x1 like the input of the network, not 3x3x1"
+    assert capsys.readouterr() == ("", f"lutq: {tmp_path}/i.npy: {sentence}\n")
 
 
 def test_golden_says_where_it_cannot_write(model: Path, images: Path, tmp_path: Path,

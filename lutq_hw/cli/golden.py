@@ -46,10 +46,9 @@ def run(args: argparse.Namespace) -> int:
     from ..progress import TextProgress
 
     network = load(args.model)
-    images, labels = load_images(args.images, args.labels)
+    images, labels = load_images(args.images, args.labels, network=network)
     available = len(images)
     images, labels = images[:args.count], None if labels is None else labels[:args.count]
-    golden.encode(network, images[:1])  # a wrong shape is refused before anything else is printed
     begin = time.perf_counter()
     with TextProgress().stage("golden", total=len(images), unit="images") as stage:
         results = golden.evaluate(network, images, fast=not args.exact, progress=stage.update)
