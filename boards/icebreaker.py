@@ -100,7 +100,7 @@ class StartUp(wiring.Component):
 
 
 class Clock(Elaboratable):
-    """Drives the domain ``sync``: PLL, reset held until it is locked and block RAM works, and while ``button`` is high."""
+    """Drives the domain ``sync`` from the PLL; its reset is held by `StartUp`, and while ``button`` is high."""
 
     def __init__(self, pad: Any, button: Any, pll: Pll):
         self.pad, self.button, self.pll = pad, button, pll

@@ -92,7 +92,8 @@ def synthesize(rtlil: str, folder: Path, *, top: str, keep: Sequence[str] = (), 
             if not ways or error.exit_code is None:
                 raise
             log.replace(folder / f"{name}.yosys.failed{way}.log")
-            stage = f"synthesis (yosys) again, since synth_ice40 {way} failed with exit code {error.exit_code}"
+            what = f"synth_ice40 {way}".strip()
+            stage = f"synthesis (yosys) again, since {what} failed with exit code {error.exit_code}"
     modules, flat = (_read_cells(folder / f"{name}.{what}.json") for what in ("modules", "total"))
     return Synthesis(netlist=folder / f"{name}.json", log=log, modules={key: modules[key] for key in (*keep, top)},
                      total=flat[top], options=(*common, way), seconds=seconds)
