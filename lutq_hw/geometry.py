@@ -87,10 +87,14 @@ class WindowGeometry:
 
     @cached_property
     def need(self) -> tuple[int, ...]:
-        """Rows that must be in the buffer before output row ``oy`` may start; the last one waits for the whole frame."""
+        """Rows that must be in the buffer before output row ``oy`` may start; the last one waits for the whole frame.
+
+        Rows that no window reads (stride above kernel) are waited for too, since they are released with the others.
+        """
         height, last = self.shape[0], self.out_shape[0] - 1
         return tuple(
-            (height if oy == last else min(height, oy * self.stride[0] - self.padding[0] + self.kernel[0]))
+            (height if oy == last else max(min(height, oy * self.stride[0] - self.padding[0] + self.kernel[0]),
+                                           self._first_row(oy + 1)))
             - self._first_row(oy) for oy in range(last + 1))
 
     @cached_property
