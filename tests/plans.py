@@ -1,0 +1,46 @@
+"""Random plans for random networks: every valid choice of array, memories, unit and output stage can come out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lutq_hw.network import Conv2d, Dense, MaxPool2d, Network, WeightNode
+from lutq_hw.outputs import OUTPUTS
+from lutq_hw.plan import LayerPlan, Plan, PoolPlan
+from lutq_hw.units import UNITS
+
+MEMORIES = ("bram", "luts")
+
+MAX_LANES = 24
+"""Products at once in one layer; more only makes simulations slow."""
+
+
+def divisors(n: int) -> list[int]:
+    """Divisors of ``n``."""
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def random_plan(rng: np.random.Generator, network: Network) -> Plan:
+    """A valid plan for ``network``."""
+    layers: list[LayerPlan | PoolPlan] = []
+    for node in network.nodes:
+        if isinstance(node, Dense | Conv2d):
+            layers.append(random_layer(rng, network, node))
+        elif isinstance(node, MaxPool2d):
+            layers.append(PoolPlan(node=node.name, channels=int(rng.choice(divisors(network.types[node.name].channels)))))
+    return Plan(network.digest, tuple(layers))
+
+
+def random_layer(rng: np.random.Generator, network: Network, node: WeightNode) -> LayerPlan:
+    """A valid plan of one weight layer."""
+    x = network.input_type(node)
+    groups = node.groups if isinstance(node, Conv2d) else 1
+    kernel = node.kernel[0] if isinstance(node, Conv2d) else 1
+    rows = int(rng.choice([1, kernel]))
+    channels = int(rng.choice([d for d in divisors(x.channels // groups) if d * rows <= MAX_LANES]))
+    pe = int(rng.choice([d for d in divisors(node.outputs // groups) if d * channels * rows <= MAX_LANES]))
+    units = [name for name, unit in UNITS.items() if unit.reject(node.weights.flat, x.bits, x.signed) is None]
+    outputs = [name for name, output in OUTPUTS.items() if output.reject(node, x) is None]
+    return LayerPlan(node=node.name, unit=str(rng.choice(units)), pe=pe, channels=channels, rows=rows,
+                     index_memory=str(rng.choice(MEMORIES)), output=str(rng.choice(outputs)),
+                     output_lanes=int(rng.choice(divisors(pe))), output_memory=str(rng.choice(MEMORIES)))
