@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print the result as one JSON object on standard output")
         return sub
 
-    keys = ", ".join(recipe.key_names())
-    fit_parser = command("fit", fit, FIT, f"recipes: {', '.join(recipe.names())}\nkeys for --set: {keys}")
+    keys = textwrap.fill(", ".join(recipe.key_names()), width=110, initial_indent="  ", subsequent_indent="  ")
+    fit_parser = command("fit", fit, FIT, f"recipes:\n  {', '.join(recipe.names())}\n\nkeys for --set:\n{keys}")
     fit_parser.add_argument("--recipe", metavar="NAME", help="a recipe's name, or the path of a .toml file")
     fit_parser.add_argument("--out", metavar="DIR", required=True, help="run folder, made when absent")
     fit_parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
@@ -94,7 +95,9 @@ def fit(options: argparse.Namespace) -> int:
     state = run.restore(folder, plan, dataset) if run.exists(folder) else run.create(folder, plan, dataset)
     progress = Progress(state.epochs)
     if state.epoch:
-        print(f"{folder}: going on after epoch {state.epoch} of {state.epochs}", file=sys.stderr)
+        run.write_metrics(folder, state)
+        where = "is finished" if state.epoch == state.epochs else f"goes on after epoch {state.epoch} of {state.epochs}"
+        print(f"{folder} {where}", file=sys.stderr)
     images = loop.Images(dataset, plan)
     try:
         while state.epoch < state.epochs:

@@ -82,6 +82,11 @@ def save(folder: Path, state: loop.State) -> None:
                "optimizer": state.optimizer.state_dict()}
     with replacing(folder / "checkpoint.pt") as path:
         torch.save(content, path)
+    write_metrics(folder, state)
+
+
+def write_metrics(folder: Path, state: loop.State) -> None:
+    """Write metrics.jsonl from the run's state; a kill between the two files of `save` may have left it behind."""
     _write(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in state.metrics))
 
 
