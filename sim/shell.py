@@ -45,7 +45,7 @@ module {case.name}_bench (input wire clk, input wire rst, input wire flush);
 def top_module(cases: Sequence[Case]) -> str:
     """All cases side by side, and the top."""
     instances = "".join(f"""\
-    {case.name}_bench {case.name} (
+    {case.name}_bench case_{case.name} (
         .clk(clk), .rst(rst), .flush(flush));
 """ for case in cases)
     return "".join(case_module(case) for case in cases) + f"""\

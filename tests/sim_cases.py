@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Cases for the simulation tests, and Amaranth's own simulator as a bench for them."""
 
 from __future__ import annotations

@@ -86,8 +86,10 @@ def _check(args: argparse.Namespace, network: Network) -> None:
     """Refuse wrong options before anything slow begins."""
     from ..errors import InputError
     from ..sim.case import layer_names
+    from ..sim.simulators import environment
     from ..sim.stalls import Stalls
 
+    environment(args.simulator)
     Stalls(args.stall, args.stall, args.seed)
     if args.waves is not None and args.waves.suffix not in (".vcd", ".fst"):
         raise InputError(f"--waves must end in .vcd or .fst, not {args.waves.name!r}")
