@@ -272,8 +272,8 @@ def test_shrunk_design_is_refused(synthesis):
                                             r"was optimised away or mapped differently, see the log of Yosys$"):
             yosys.check_shrink(estimated, {"top.first": found})
     with pytest.raises(ToolError, match=r"^layer conv: synthesis left 300 luts where about 1000 were planned; logic "
-                                        r"was optimised away \(a table read as zero, an output unused\), see the log of "
-                                        r"Yosys$"):
+                                        r"was optimised away \(a table read as zero, an output unused\), see the log "
+                                        r"of Yosys$"):
         yosys.check_shrink({"conv": Cost(luts=1000)}, {"conv": Cost(luts=300)})
 
 
