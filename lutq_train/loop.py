@@ -61,7 +61,7 @@ class State:
     @property
     def quantized(self) -> bool:
         """Whether the model's weights are dictionary values."""
-        return any(activation.quantized for activation in models.activations(self.model))
+        return self.epoch > self.recipe.training.float_epochs
 
 
 class Images:
@@ -126,7 +126,7 @@ def run_epoch(state: State, images: Images, progress: Progress | None = None) ->
     recipe, training, began = state.recipe, state.recipe.training, time.monotonic()
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + state.epoch)
     quantized = state.epoch >= training.float_epochs
-    if quantized and not state.quantized:
+    if state.epoch == training.float_epochs:
         models.quantize(state.model, recipe.weights, images.input(images.train[0][:CALIBRATION]))
         state.optimizer = make_optimizer(state.model, recipe)
     first, length = (training.float_epochs, training.quantized_epochs) if quantized else (0, training.float_epochs)

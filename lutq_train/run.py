@@ -78,8 +78,7 @@ def create(folder: Path, plan: recipe.Recipe, data: Dataset) -> loop.State:
 def save(folder: Path, state: loop.State) -> None:
     """Write the checkpoint, then the metrics that are in it."""
     content = {"format": FORMAT, "recipe": recipe.dumps(state.recipe), "epoch": state.epoch, "metrics": state.metrics,
-               "quantized": state.quantized, "model": state.model.state_dict(),
-               "optimizer": state.optimizer.state_dict()}
+               "model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
     with replacing(folder / "checkpoint.pt") as path:
         torch.save(content, path)
     write_metrics(folder, state)
@@ -131,7 +130,8 @@ def restore(folder: Path, plan: recipe.Recipe, data: Dataset) -> loop.State:
         raise InputError(f"{folder} was trained on other {data.name} data than --data holds; give the data it began "
                          "with")
     state = loop.begin(plan, data)
-    if content["quantized"]:
+    state.epoch, state.metrics = content["epoch"], content["metrics"]
+    if state.quantized:
         models.restore_quantized(state.model, plan.weights)
         state.optimizer = loop.make_optimizer(state.model, plan)
     try:
@@ -140,7 +140,6 @@ def restore(folder: Path, plan: recipe.Recipe, data: Dataset) -> loop.State:
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder / 'checkpoint.pt'} does not fit its recipe: {reason}") from None
-    state.epoch, state.metrics = content["epoch"], content["metrics"]
     return state
 
 

@@ -10,7 +10,6 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,19 +56,19 @@ def compare(model: nn.Sequential, network: Network, images: Images, pixels: Tens
     ``pixels`` are uint8 ``(N, H, W)``; the float scores are divided by the scale recorded in ``network.info``.
     """
     exact = copy.deepcopy(model).double()
-    found: list[list[Tensor]] = []
+    found: list[Tensor] = []  # ties of every sample, batch by batch
 
     def count(activation: Any, args: tuple[Tensor, ...]) -> None:
         steps = args[0] / activation.scale + 0.5
         boundary = steps.round().clamp(1, activation.top)
-        found[-1].append(((steps - boundary).abs() < TIE).reshape(len(steps), -1).sum(1))
+        found[-1] += ((steps - boundary).abs() < TIE).reshape(len(steps), -1).sum(1)
 
-    exact.register_forward_pre_hook(lambda *_: found.append([]))
+    exact.register_forward_pre_hook(lambda _, args: found.append(torch.zeros(len(args[0]), dtype=torch.int64)))
     for activation in activations(exact):
         activation.register_forward_pre_hook(count)
     unit = network.info["scales"][network.weighted[-1].name]["output"]
     floats = outputs(exact, images, pixels, torch.float64) / unit
-    ties = np.concatenate([np.sum([part.numpy() for part in batch], axis=0) for batch in found])
+    ties = torch.cat(found).numpy()
     integers = golden.evaluate(network, pixels[..., None].numpy())
     same = (floats.round().numpy() == integers).all(axis=1)
     right = integers.argmax(axis=1) == labels.numpy()

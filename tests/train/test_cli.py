@@ -103,6 +103,19 @@ def test_a_finished_run_is_not_trained_again(call):
     assert Path("runs/tiny/checkpoint.pt").read_bytes() == before
 
 
+def test_a_network_of_one_layer(call, monkeypatch):
+    """No activation, no batch norm: the phase is known from the epoch, not from the layers."""
+    fit = FIT
+    for key in ("channels", "kernels", "strides", "paddings", "hidden"):
+        fit += ("--set", f"model.{key}=[]")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        assert call(*fit)[0] == 1
+    assert call(*fit)[0] == 0
+    code, out, _ = call("export", "--run", "runs/tiny", "--out", "tiny.npz")
+    assert code == 0 and "200/200 samples" in out
+
+
 def test_unfinished_runs_are_not_exported(call, monkeypatch):
     interrupt_at(monkeypatch, 1)
     call(*FIT)
