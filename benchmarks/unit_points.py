@@ -1,10 +1,10 @@
-"""Synthesises MAC units in many sizes and records what they cost: the points that every unit's ``cost`` is held against.
+"""Synthesises MAC units in many sizes and records what they cost: what every unit's ``cost`` is held against.
 
     python benchmarks/unit_points.py shift-add 36      # writes lutq_hw/units/points/shift-add.json
     python benchmarks/unit_points.py --again           # measures the recorded points of all units again
 
-A point holds the parameters of the unit and the cells that Yosys counted. ``luts`` are SB_LUT4 cells: a LUT4 with or without
-its carry. Not counted are logic cells that hold nothing but a register or the start of a carry chain.
+A point holds the parameters of the unit and the cells that Yosys counted. ``luts`` are SB_LUT4 cells: a LUT4 with or
+without its carry. Not counted are logic cells that hold nothing but a register or the start of a carry chain.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from lutq_hw.units import UNITS
 POINTS = Path(__file__).parent.parent / "lutq_hw" / "units" / "points"
 
 DICTIONARIES = (
-    (-16, -8, -4, -1, 0, 2, 4, 16), (-8, -4, -2, 0, 1, 2, 4, 8), (-4, -2, -1, 0, 1, 2, 4, 8), (-32, -16, -4, -2, -1, 0, 4, 16),
-    (-2, -1, 0, 1, 2), (-8, -1, 0, 4), (-4, -1, 1, 4), (-1, 0, 1), (-1, 1), (-32, -16, -8, -4, -2, -1, 0, 1, 2, 4, 8, 16, 32, 64),
-    (-24, -10, -3, 0, 2, 5, 12, 20), (-7, -5, -2, -1, 0, 1, 3, 6), (-12, -6, -5, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 8, 10, 12),
+    (-16, -8, -4, -1, 0, 2, 4, 16), (-8, -4, -2, 0, 1, 2, 4, 8), (-4, -2, -1, 0, 1, 2, 4, 8),
+    (-32, -16, -4, -2, -1, 0, 4, 16), (-2, -1, 0, 1, 2), (-8, -1, 0, 4), (-4, -1, 1, 4), (-1, 0, 1), (-1, 1),
+    (-32, -16, -8, -4, -2, -1, 0, 1, 2, 4, 8, 16, 32, 64), (-24, -10, -3, 0, 2, 5, 12, 20),
+    (-7, -5, -2, -1, 0, 1, 3, 6), (-12, -6, -5, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 8, 10, 12),
 )
 """Powers of two and sums of two powers, as LUT-Q makes them."""
 
@@ -69,8 +70,8 @@ def free_dictionary(rng: np.random.Generator) -> list[int]:
 
 def codebook(point: dict[str, Any]) -> Codebook:
     """The codebook of a point."""
-    entries = len(point["dictionary"]) if "dictionary" in point else len(point["table"][0])
-    return Codebook(assignments=np.arange(entries)[None, :], dictionary=point.get("dictionary"), table=point.get("table"))
+    entries = np.arange(len(point["dictionary"] if "dictionary" in point else point["table"][0]))
+    return Codebook(assignments=entries[None, :], dictionary=point.get("dictionary"), table=point.get("table"))
 
 
 def unit_of(name: str, point: dict[str, Any]) -> MacUnit:
@@ -82,7 +83,8 @@ def unit_of(name: str, point: dict[str, Any]) -> MacUnit:
 def random_point(name: str, rng: np.random.Generator) -> dict[str, Any]:
     """Parameters of a unit that ``name`` accepts, as a planner could ask for."""
     while True:
-        point: dict[str, Any] = {"x_bits": int(rng.choice([1, 2, 3, 4, 4, 4, 4, 5, 8])), "x_signed": bool(rng.random() < 0.2)}
+        x_bits = int(rng.choice([1, 2, 3, 4, 4, 4, 4, 5, 8]))
+        point: dict[str, Any] = {"x_bits": x_bits, "x_signed": bool(rng.random() < 0.2)}
         kind = rng.random()
         if kind < (0.7 if name == "product-table" else 0.15) and point["x_bits"] <= 4:
             scale, entries = float(rng.choice([3, 20, 100])), int(rng.choice([2, 4, 6, 8, 16]))
@@ -93,7 +95,8 @@ def random_point(name: str, rng: np.random.Generator) -> dict[str, Any]:
             point["dictionary"] = free_dictionary(rng)
         if UNITS[name].reject(codebook(point), point["x_bits"], point["x_signed"]) is not None:
             continue
-        point["pe"], point["simd"] = int(rng.choice([1, 2, 3, 4, 6, 8, 12])), int(rng.choice([1, 2, 3, 4, 5, 6, 8, 9, 12]))
+        point["pe"] = int(rng.choice([1, 2, 3, 4, 6, 8, 12]))
+        point["simd"] = int(rng.choice([1, 2, 3, 4, 5, 6, 8, 9, 12]))
         point["acc_bits"] = 0
         products = unit_of(name, point).products
         point["acc_bits"] = signed_bits(int(products.min()), int(products.max())) + int(rng.integers(0, 7))

@@ -1,4 +1,4 @@
-"""How many LUT4 a piece of random logic takes, without synthesising it: a small symbolic network and a greedy packing."""
+"""How many LUT4 random logic takes, without synthesising it: a small symbolic network and a greedy packing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ LUT_INPUTS = 4
 class Logic:
     """Network of two-way multiplexers, ANDs and XORs, every distinct one once. A bit is an integer: 0, 1, or a node.
 
-    Complements are free in a LUT and are ignored where that makes two bits one.
+    A complement is a node of its own, which costs nothing where a LUT reads it.
     """
 
     def __init__(self) -> None:
-        self._nodes: list[tuple[int, ...]] = [(), ()]  # fan-in of every node; none for constants and inputs
+        self._nodes: list[frozenset[int]] = [frozenset()] * 2  # fan-in of every node; none for constants and inputs
+        self._support: list[frozenset[int]] = [frozenset()] * 2  # the inputs that a node depends on
         self._known: dict[tuple, int] = {}
         self._names: dict[object, int] = {}
 
@@ -22,28 +23,32 @@ class Logic:
         """The input bit of this name."""
         if name not in self._names:
             self._names[name] = len(self._nodes)
-            self._nodes.append(())
+            self._nodes.append(frozenset())
+            self._support.append(frozenset([self._names[name]]))
         return self._names[name]
 
     def _node(self, kind: str, *bits: int) -> int:
         key = (kind, *bits)
         if key not in self._known:
             self._known[key] = len(self._nodes)
-            self._nodes.append(tuple(sorted({bit for bit in bits if bit > 1})))
+            support = frozenset().union(*(self._support[bit] for bit in bits))
+            self._nodes.append(support if len(support) <= LUT_INPUTS else frozenset(bit for bit in bits if bit > 1))
+            self._support.append(support)
         return self._known[key]
 
     def xor(self, a: int, b: int) -> int:
-        """``a ^ b`` (or its complement)."""
-        if a <= 1 or b <= 1:
-            return max(a, b) if max(a, b) > 1 else a ^ b
-        return 0 if a == b else self._node("xor", *sorted((a, b)))
+        """``a ^ b``."""
+        low, high = sorted((a, b))
+        if low == 0 or low == high:
+            return high if low == 0 else 0
+        return self.mux(high, 0, 1) if low == 1 else self._node("xor", low, high)
 
     def mux(self, select: int, high: int, low: int) -> int:
         """``high`` where ``select``, else ``low``."""
         if high == low or select <= 1:
             return high if select == 1 else low
         if (high, low) in ((1, 0), (0, 1)):
-            return select
+            return select if high else self._node("not", select)
         return self._node("mux", select, high, low)
 
     def table(self, entries: Sequence[int], index: Sequence[int]) -> int:
@@ -63,7 +68,7 @@ class Logic:
         if not needed:
             return entries[0]
         if len(needed) == 1:
-            return needed[0]
+            return self.mux(needed[0], 0, 1) if entries[0] else needed[0]
         return self._node("tree", *needed, *(1 if entry else 0 for entry in entries))
 
     def luts(self, outputs: Sequence[int]) -> int:
@@ -73,7 +78,7 @@ class Logic:
         while stack:
             node = stack.pop()
             if node not in fanin:
-                fanin[node] = frozenset(self._nodes[node])
+                fanin[node] = self._nodes[node]
                 stack += [bit for bit in self._nodes[node] if self._nodes[bit]]
         readers: dict[int, set[int]] = {node: set() for node in fanin}
         for node, inputs in fanin.items():

@@ -1,7 +1,7 @@
 """Drive and watch streams in Amaranth's simulator, cycle by cycle, with stalls on both sides.
 
-Both sides count cycles from 0, the first rising edge after reset. A stall pattern is an iterator of booleans: the source asks
-it once for every cycle in which it has nothing offered, the sink once for every cycle.
+Both sides count cycles from 0, the first rising edge after reset. A stall pattern is an iterator of booleans: the
+source asks it once for every cycle in which it has nothing offered, the sink once for every cycle.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def bursts(length: int, seed: int) -> Iterator[bool]:
         state = not state
 
 
-async def stream_put(ctx, stream, payloads: Iterable[Any], pattern: Iterator[bool], log: Log, garbage: Iterator[Any] | None = None) -> None:
+async def stream_put(ctx, stream, payloads: Iterable[Any], pattern: Iterator[bool], log: Log,
+                     garbage: Iterator[Any] | None = None) -> None:
     """Offers the payloads in order and holds each until it is taken; ``garbage`` stands on the wires in between."""
     cycle = 0
     for payload in payloads:
@@ -77,7 +78,8 @@ async def stream_put(ctx, stream, payloads: Iterable[Any], pattern: Iterator[boo
         log.offered.append(False)
 
 
-async def stream_get(ctx, stream, count: int, pattern: Iterator[bool], log: Log, *, drain: int = 0, limit: int = 100_000) -> None:
+async def stream_get(ctx, stream, count: int, pattern: Iterator[bool], log: Log, *, drain: int = 0,
+                     limit: int = 100_000) -> None:
     """Takes ``count`` payloads, then asserts that nothing more comes for ``drain`` cycles.
 
     Asserts that a payload which is not taken stays offered, unchanged.

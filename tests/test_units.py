@@ -76,11 +76,12 @@ def garbage(unit: MacUnit, seed: int) -> Iterator[dict[str, Any]]:
     """What stands on the wires while nothing is offered."""
     rng = random.Random(seed)
     while True:
-        yield {"x": [int(rng.choice(unit.levels)) for _ in range(unit.simd)],
-               "index": [rng.randrange(1 << unit.index_bits) for _ in range(unit.pe * unit.simd)], "last": rng.randrange(2)}
+        index = [rng.randrange(1 << unit.index_bits) for _ in range(unit.pe * unit.simd)]
+        yield {"x": [int(rng.choice(unit.levels)) for _ in range(unit.simd)], "index": index, "last": rng.randrange(2)}
 
 
-def expected_cycles(latency: int, lasts: list[int], offered: Iterator[bool], ready: Iterator[bool]) -> tuple[list[int], list[int]]:
+def expected_cycles(latency: int, lasts: list[int], offered: Iterator[bool],
+                    ready: Iterator[bool]) -> tuple[list[int], list[int]]:
     """The rule of the pipeline in software: cycles in which words are taken, and in which sums are handed over.
 
     ``offered`` asks the source's stall pattern, ``ready`` the sink's.
@@ -111,10 +112,11 @@ def conform(unit: MacUnit, folds: list[int], seed: int, put: str = "never", get:
                 "bursts": lambda n: bursts(7, n)}
     rng = random.Random(seed)
     words, sums = stimulus(unit, folds, rng)
-    sent, received = transfer(unit.create(), words, len(sums), put_stalls=patterns[put](seed), get_stalls=patterns[get](seed + 1),
-                              garbage=garbage(unit, seed), drain=unit.latency + 3)
+    sent, received = transfer(unit.create(), words, len(sums), put_stalls=patterns[put](seed),
+                              get_stalls=patterns[get](seed + 1), garbage=garbage(unit, seed), drain=unit.latency + 3)
     assert [list(payload) for payload in received.payloads] == sums
-    taken, given = expected_cycles(unit.latency, [word["last"] for word in words], patterns[put](seed), patterns[get](seed + 1))
+    lasts = [word["last"] for word in words]
+    taken, given = expected_cycles(unit.latency, lasts, patterns[put](seed), patterns[get](seed + 1))
     assert sent.cycles == taken
     assert received.cycles == given
     for sink_ready, offered, ready in zip(received.ready, received.offered, sent.ready, strict=False):
@@ -174,18 +176,30 @@ def test_sums_wrap_on_the_way(name):
     assert [list(payload) for payload in received.payloads] == [unit.reference(x, index).tolist()]
 
 
-def test_reject_sentences():
-    table = codebook(table=[[0, 1], [3, -4]])
-    free = codebook((-16, 0, 11, 13))
-    wide = codebook((-1, 0, 32768))
-    assert UNITS["shift-add"].reject(table, 1, False) == "shift-add needs a dictionary, not a product table"
-    assert UNITS["shift-add"].reject(free, 4, False) == "shift-add needs dictionary values 0, ±2^s or ±2^s ± 2^t, not 11"
-    assert UNITS["multiplier"].reject(table, 1, False) == "multiplier needs a dictionary, not a product table"
-    assert UNITS["multiplier"].reject(wide, 4, False) == "multiplier needs dictionary values of at most 16 bits, not 32768"
+REJECTED = [
+    ("shift-add", {"table": [[0, 1], [3, -4]]}, "shift-add needs a dictionary, not a product table"),
+    ("shift-add", {"dictionary": [-16, 0, 11, 13]},
+     "shift-add needs dictionary values 0, ±2^s or ±2^s ± 2^t, not 11"),
+    ("multiplier", {"table": [[0, 1], [3, -4]]}, "multiplier needs a dictionary, not a product table"),
+    ("multiplier", {"dictionary": [-1, 0, 32768]},
+     "multiplier needs dictionary values of at most 16 bits, not 32768"),
+    ("multiplier", {"dictionary": [-6]}, "multiplier needs a dictionary that leaves something to multiply, not [-6]"),
+    ("multiplier", {"dictionary": [-4, 0]},
+     "multiplier needs a dictionary that leaves something to multiply, not [-4, 0]"),
+]
+
+
+@pytest.mark.parametrize("name, entries, sentence", REJECTED)
+def test_reject_sentences(name, entries, sentence):
+    assert UNITS[name].reject(codebook(**entries), 1, False) == sentence
+
+
+def test_what_is_not_rejected():
     assert UNITS["shift-add"].reject(codebook((-24, -1, 0, 7, 12)), 4, False) is None
+    assert UNITS["multiplier"].reject(codebook((-32768, 32767)), 8, True) is None
     for name in ("shared-products", "product-table"):
-        assert UNITS[name].reject(table, 1, False) is None
-        assert UNITS[name].reject(wide, 8, True) is None
+        for entries in ({"table": [[0, 1], [3, -4]]}, {"dictionary": [-1, 0, 32768]}):
+            assert UNITS[name].reject(codebook(**entries), 1, True) is None
 
 
 def test_units_are_found():

@@ -49,28 +49,29 @@ class Node(NamedTuple):
 
     value: Value
     carry: Value | None
-    count: int
+    terms: int
 
 
 class Accumulate(wiring.Component):
     """Sums ``simd`` terms a cycle for each of ``pe`` outputs, up to and including the word with ``last``.
 
-    Moves when ``en`` is high, which is ``o.ready | ~o.valid``, combinationally; bubbles (``valid`` low) move too. The sums
-    follow the last word by ``tree_levels(simd) + 1`` cycles. A word of terms is taken every cycle.
+    Moves when ``en`` is high, which is ``o.ready | ~o.valid``, combinationally; bubbles (``valid`` low) move too. The
+    sums follow the last word by ``tree_levels(simd) + 1`` cycles. A word of terms is taken every cycle.
 
     On iCE40 an adder bit is one LUT4 with its carry, and three things are hidden in there:
 
     * the first word of a sum overwrites the accumulator through the fourth LUT input, no masking is needed;
-    * a term's carry (the + 1 of a two's complement) is the carry input of the adder that takes the term, or of a later one;
+    * a term's carry (the + 1 of a two's complement) is the carry input of the adder that takes it, or a later one;
     * an operand without partner takes its carry while it waits.
 
-    A tree over a power of two has one adder less than terms and nobody who waits, and the accumulator's carry input would be
-    lost with the first word. There the first term brings no carry (`spare_carry`): its lane adds it.
+    A tree over a power of two has one adder less than terms and nobody who waits, and the accumulator's carry input
+    would be lost with the first word. There the first term brings no carry (`spare_carry`): its lane adds it.
 
     Members
     -------
     terms, carries
-        Of output p and term s at ``p * simd + s``; ``carries`` only if ``term.carries``, and if `spare_carry` not used for s = 0.
+        Of output p and term s at ``p * simd + s``; ``carries`` only if ``term.carries``, and if `spare_carry` not used
+        for s = 0.
     valid, last, en
         The word is there; it ends a sum; it is taken.
     o
@@ -126,7 +127,7 @@ class Accumulate(wiring.Component):
 
     def _merge(self, m: Module, pair: list[Node], name: str) -> Node:
         """Adds two nodes, or moves a lone one, and takes a carry in."""
-        count = sum(node.count for node in pair)
+        count = sum(node.terms for node in pair)
         carries = [node.carry for node in pair if node.carry is not None]
         taken = carries.pop(0) if carries else None
         if len(pair) == 2:

@@ -1,13 +1,12 @@
-"""Constant multiples of an activation, and look-ups by index: the combinational parts of the lanes."""
+"""Constant multiples of an activation, and look-ups by index: the combinational parts of lanes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth import Array, Const, Mux, Value, signed, unsigned
+import numpy as np
+from amaranth import Cat, Const, Mux, Shape, Value, signed, unsigned
 
-from ..cost import Cost
-from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network.tensor import Ints, signed_bits
 from .accumulate import TermRange
@@ -40,12 +39,14 @@ def multiple(x: Value, factor: int) -> Value:
     if len(digits) > 1 and shape.width <= TABLE_BITS:
         return column(x, products, signed(bits))
     total: Value = Const(0, signed(bits))
-    for sign, shift in digits:
-        total = (total + (x << shift) if sign > 0 else total - (x << shift))[:bits].as_signed()
+    for number, (sign, shift) in enumerate(reversed(digits)):
+        moved = x << shift
+        total = moved if number == 0 and sign > 0 else total + moved if sign > 0 else total - moved
+        total = total[:bits].as_signed() if len(total) > bits else total
     return total
 
 
-def column(x: Value, entries: Sequence[int], shape) -> Value:
+def column(x: Value, entries: Sequence[int], shape: Shape) -> Value:
     """Function of an activation, given for its values in ascending order."""
     half = len(entries) // 2 if x.shape().signed else 0
     return lookup(x, [*entries[half:], *entries[:half]], shape)
@@ -61,14 +62,34 @@ def fill(entries: Sequence[int], bits: int) -> list[int]:
     return filled
 
 
-def lookup(index: Value, entries: Sequence[int], shape) -> Value:
-    """Entry of a table in logic; ``entries`` may be fewer than the addresses."""
-    filled = fill(entries, len(index))
-    return Value.cast(Array(Const(entry, shape) for entry in filled)[index.as_unsigned()])
+def by_address(unit: MacUnit, table: Ints) -> list[int]:
+    """Words of a memory that holds ``table (L, K)``: the activation's code is the low part of the address."""
+    words = np.empty_like(table)
+    words[unit.levels & (1 << unit.x_bits) - 1] = table
+    return fill(words.T.reshape(-1).tolist(), unit.index_bits + unit.x_bits)
+
+
+def lookup(index: Value, entries: Sequence[int], shape: Shape) -> Value:
+    """Entry of a table in logic; ``entries`` may be fewer than the addresses.
+
+    A tree of multiplexers, every distinct one once: from a case statement Yosys would make a block RAM.
+    """
+    words = fill([entry & (1 << shape.width) - 1 for entry in entries], len(index))
+    zero, one = Const(0, 1), Const(1, 1)
+    known: dict[tuple[int, int, int], Value] = {}
+    bits = []
+    for bit in range(shape.width):
+        level: list[Value] = [one if word >> bit & 1 else zero for word in words]
+        for number, steer in enumerate(index.as_unsigned()):
+            pairs = zip(level[::2], level[1::2], strict=True)
+            level = [low if low is high else known.setdefault((number, id(high), id(low)), Mux(steer, high, low))
+                     for low, high in pairs]
+        bits.append(level[0])
+    return Cat(bits).as_signed() if shape.signed else Cat(bits)
 
 
 def select(index: Value, values: Sequence[Value], place: Sequence[int]) -> Value:
-    """``values[place[index]]`` as a tree of multiplexers, steered by a shorter number where many entries share few values."""
+    """``values[place[index]]`` as a tree of multiplexers, steered by a shorter number where entries share values."""
     bits = (len(values) - 1).bit_length()
     if bits < len(index):
         index, place = lookup(index, place, unsigned(bits)), range(len(values))
@@ -100,32 +121,3 @@ def complemented_range(unit: MacUnit) -> TermRange:
     negative = values < 0
     terms = unit.levels[:, None] * (abs(values) >> zeros)[None, :] ^ -negative.astype(int)[None, :]
     return TermRange(int(terms.min()), int((unit.products >> zeros).max()), zeros, carries=bool(negative.any()))
-
-
-def row_bits(logic: Logic, column: Ints, width: int) -> list[int]:
-    """Bits of a row's value as inputs of a network, the same input for bits that are the same function of the activation.
-
-    ``column`` holds the value for every activation.
-    """
-    bits = []
-    for bit in range(width):
-        function = (column >> bit & 1).astype(bool)
-        bits.append(int(function[0]) if function.all() or not function.any() else logic.input(function.tobytes()))
-    return bits
-
-
-def row_cost(unit: MacUnit, columns: Sequence[Ints], digits: Sequence[int], width: int, *, registered: bool) -> Cost:
-    """Cells that form a row: a LUT4 for each bit that is not one of the activation's, or an adder bit.
-
-    ``digits`` are the signed digits of each column's factor, used where the activation is too wide for look-ups.
-    """
-    codes = unit.levels & (1 << unit.x_bits) - 1
-    plain = {(codes >> bit & 1).astype(bool).tobytes() for bit in range(unit.x_bits)}
-    seen: set[bytes] = set()
-    luts = 0
-    for column, count in zip(columns, digits, strict=True):
-        bits = {(column >> bit & 1).astype(bool).tobytes() for bit in range(width)}
-        bits = {bit for bit in bits if 0 < bit.count(1) < len(bit)}
-        luts += len(bits - seen - plain) if unit.x_bits <= TABLE_BITS else max(0, count - 1) * len(bits)
-        seen |= bits
-    return Cost(luts=luts, ffs=len(seen) if registered else 0)

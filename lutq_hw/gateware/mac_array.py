@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 from amaranth import Module, Signal, Value
 from amaranth.lib import wiring
@@ -11,9 +13,13 @@ from amaranth.lib.wiring import connect, flipped
 
 from ..cost import Cost
 from ..mac import MacUnit
+from ..network import Codebook
 from .accumulate import Accumulate, TermRange, spare_carry, sums_cost, tree_levels
 
 NOTHING = Cost()
+
+Unit = TypeVar("Unit", bound=MacUnit)
+Measure = TypeVar("Measure")
 
 
 class Term(NamedTuple):
@@ -23,6 +29,21 @@ class Term(NamedTuple):
     carry: Value | None = None
     registered: bool = False
     """The value comes out of a register or memory port that moves with ``en``."""
+
+
+def once_per_codebook(measure: Callable[[Unit], Measure]) -> Callable[[Unit], Measure]:
+    """Remembers what depends on a unit's codebook and activation only: a planner asks for hundreds of sizes."""
+    known: WeakKeyDictionary[Codebook, dict[tuple[int, bool], Measure]] = WeakKeyDictionary()
+
+    @functools.wraps(measure)
+    def remember(unit: Unit) -> Measure:
+        measured = known.setdefault(unit.codebook, {})
+        key = (unit.x_bits, unit.x_signed)
+        if key not in measured:
+            measured[key] = measure(unit)
+        return measured[key]
+
+    return remember
 
 
 def array_latency(simd: int, *, row_register: bool = False) -> int:

@@ -36,6 +36,9 @@ class Multiplier(MacUnit):
         for value in codebook.dictionary.reshape(-1).tolist():
             if signed_bits(value, value) > OPERAND_BITS:
                 return f"multiplier needs dictionary values of at most {OPERAND_BITS} bits, not {value}"
+        distinct = sorted(set(codebook.dictionary.reshape(-1).tolist()))
+        if len(distinct) < 2 or (distinct[1:] == [0] and -distinct[0] & -distinct[0] - 1 == 0):
+            return f"multiplier needs a dictionary that leaves something to multiply, not {distinct}"
         return None
 
     @property
@@ -62,7 +65,9 @@ class Multiplier(MacUnit):
         index = [logic.input(bit) for bit in range(self.index_bits)]
         entries = fill(self.values, self.index_bits)
         bits = [logic.tree([entry >> bit & 1 for entry in entries], index) for bit in range(self.value_bits)]
-        return array_cost(self, self.term, lane=Cost(luts=logic.luts(bits), dsps=1))
+        # The product register is the one in the DSP block.
+        product_bits = min(self.term.bits, max(1, self.acc_bits - self.term.zeros))
+        return array_cost(self, self.term, lane=Cost(luts=logic.luts(bits), ffs=-product_bits, dsps=1))
 
     def create(self) -> wiring.Component:
         return MultiplierArray(self)

@@ -1,7 +1,7 @@
 """A read-only memory of products in every lane, addressed by index and activation: any table at all.
 
-A product table followed by an activation table is claimed by patents US 11,488,016 and US 12,118,466: the planner takes this
-unit only when asked to, or when the table has no other structure.
+A product table followed by an activation table is claimed by patents US 11,488,016 and US 12,118,466: the planner takes
+this unit only when asked to, or when the table has no other structure.
 """
 
 from __future__ import annotations
@@ -9,24 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-import numpy as np
 from amaranth import Cat, Module, Value, signed
 from amaranth.lib import memory, wiring
 
 from ..cost import Cost, bram_count
 from ..gateware.accumulate import TermRange
-from ..gateware.lanes import exact_range, fill, lookup
-from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
-from ..logic_estimate import Logic
+from ..gateware.lane_cost import row_cost, select_logic, selection_cost, table_logic
+from ..gateware.lanes import by_address, exact_range, lookup
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
 from ..mac import MacUnit
-from ..network.tensor import Ints
 
-LOGIC_BITS = 8
+LOGIC_BITS = 7
 """Address bits up to which a lane's table is logic; a larger one is block RAM."""
 
 
 class ProductTable(MacUnit):
-    """Every lane looks its product up. A table of at most 2**8 words is logic, a larger one block RAM."""
+    """Every lane looks its product up. A table of at most 2**7 words is logic, a larger one block RAM."""
 
     name = "product-table"
 
@@ -45,32 +43,26 @@ class ProductTable(MacUnit):
         return exact_range(self)
 
     @cached_property
-    def words(self) -> Ints:
+    def words(self) -> list[int]:
         """Products by address, the activation's code in the low bits."""
-        codes = self.levels & ((1 << self.x_bits) - 1)
-        table = np.empty_like(self.products)
-        table[codes] = self.products >> self.term.zeros
-        return table.T.reshape(-1)
+        return by_address(self, self.products >> self.term.zeros)
 
-    @cached_property
-    def lane_luts(self) -> int:
-        """LUT4 of a table in logic: the better of two decision diagrams, activation first or index first."""
-        counts = []
-        for x_first in (True, False):
-            logic = Logic()
-            x = [logic.input(f"x{bit}") for bit in range(self.x_bits)]
-            index = [logic.input(f"k{bit}") for bit in range(self.index_bits)]
-            words = np.array(fill(self.words.tolist(), self.address_bits)).reshape(-1, 1 << self.x_bits)
-            words = words if x_first else words.T
-            order = [*x, *index] if x_first else [*index, *x]
-            counts.append(logic.luts([logic.table((words >> bit & 1).reshape(-1).tolist(), order) for bit in range(self.term.bits)]))
-        return min(counts)
+    @once_per_codebook
+    def parts(self) -> tuple[Cost, int, int | None]:
+        """Cells of a row of products, LUT4 of a lane's selection, and LUT4 of a lane as a function of its address."""
+        columns, bits = list((self.products >> self.term.zeros).T), self.term.bits
+        row = row_cost(self, columns, [1] * len(columns), bits, registered=False)
+        direct = table_logic(self.words, self.x_bits, self.index_bits, bits)
+        return row, select_logic(columns, range(len(columns)), self.index_bits, bits), direct
 
     def cost(self) -> Cost:
         if self.address_bits <= LOGIC_BITS:
-            return array_cost(self, self.term, lane=Cost(luts=self.lane_luts))
+            lane, row = selection_cost(self, *self.parts())
+            return array_cost(self, self.term, lane=lane, row=row)
+        # The product register is the one in the block RAM.
+        product_bits = min(self.term.bits, max(1, self.acc_bits - self.term.zeros))
         blocks = bram_count(self.term.bits, 1 << self.address_bits)
-        return array_cost(self, self.term, lane=Cost(brams=blocks, ffs=-min(self.term.bits, self.acc_bits)))
+        return array_cost(self, self.term, lane=Cost(brams=blocks, ffs=-product_bits))
 
     def create(self) -> wiring.Component:
         return ProductTableArray(self)
@@ -88,8 +80,9 @@ class ProductTableArray(MacArray):
         address = Cat(x, controls)
         shape = signed(self.term.bits)
         if unit.address_bits <= LOGIC_BITS:
-            return Term(lookup(address, unit.words.tolist(), shape))
-        rom = memory.Memory(shape=shape, depth=1 << unit.address_bits, init=unit.words.tolist(), attrs={"ram_style": "block"})
+            return Term(lookup(address, unit.words, shape))
+        words = unit.words
+        rom = memory.Memory(shape=shape, depth=1 << unit.address_bits, init=words, attrs={"ram_style": "block"})
         m.submodules[f"{name}_rom"] = rom
         port = rom.read_port()
         m.d.comb += [port.addr.eq(address), port.en.eq(en)]

@@ -5,23 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
 from amaranth import Module, Signal, Value, signed, unsigned
 from amaranth.lib import wiring
 
 from ..cost import Cost
 from ..gateware.accumulate import TermRange
-from ..gateware.lanes import TABLE_BITS, column, complemented_range, exact_range, fill, lookup, multiple, row_bits, row_cost, select, signed_digits
-from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
-from ..logic_estimate import Logic
+from ..gateware.lane_cost import row_cost, select_logic, selection_cost, table_logic
+from ..gateware.lanes import (
+    TABLE_BITS,
+    by_address,
+    column,
+    complemented_range,
+    exact_range,
+    lookup,
+    multiple,
+    select,
+    signed_digits,
+)
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
 from ..mac import MacUnit
 from ..network.tensor import Ints
+
+DIRECT_BITS = 8
+"""Bits of index and activation together up to which a lane may be cheaper as a function of just these."""
 
 
 class SharedProducts(MacUnit):
     """Row of products of each activation, formed once a cycle; every lane selects one by its index.
 
-    Of a dictionary the row holds magnitudes, and a lane complements one for a negative value: the + 1 is the carry input of
-    an adder behind. Of a product table it holds the columns.
+    Of a dictionary the row holds magnitudes, and a lane complements one for a negative value: the + 1 is the carry
+    input of an adder behind. Of a product table it holds the columns.
     """
 
     name = "shared-products"
@@ -51,7 +65,9 @@ class SharedProducts(MacUnit):
     def keys(self) -> list[int]:
         """What an entry's product is found by: its magnitude, or the number of its column."""
         dictionary = self.codebook.dictionary
-        return [*range(self.codebook.entries)] if dictionary is None else (abs(dictionary[0]) >> self.term.zeros).tolist()
+        if dictionary is None:
+            return list(range(self.codebook.entries))
+        return (abs(dictionary[0]) >> self.term.zeros).tolist()
 
     @cached_property
     def columns(self) -> dict[int, Ints]:
@@ -66,28 +82,23 @@ class SharedProducts(MacUnit):
         order = list(self.columns)
         return [order.index(key) for key in self.keys]
 
-    @cached_property
-    def lane_luts(self) -> int:
-        """LUT4 of a lane's selection and complement, as packed by `Logic`."""
-        logic = Logic()
-        rows = [row_bits(logic, column, self.term.bits) for column in self.columns.values()]
-        index = [logic.input(bit) for bit in range(self.index_bits)]
-        steer, place = index, self.place
-        bits = (len(rows) - 1).bit_length()
-        if bits < self.index_bits:
-            steer = [logic.tree([number >> bit & 1 for number in fill(place, self.index_bits)], index) for bit in range(bits)]
-            place = list(range(len(rows)))
-        outputs = [logic.table([column[n] for n in fill(place, len(steer))], steer) for column in zip(*rows, strict=True)]
-        if self.term.carries:
-            sign = logic.tree(fill(self.signs or [], self.index_bits), index)
-            outputs = [*(logic.xor(sign, bit) for bit in outputs), sign]
-        return logic.luts(outputs)
+    @once_per_codebook
+    def parts(self) -> tuple[Cost, int, int | None]:
+        """Cells of a row, LUT4 of a lane's selection, and LUT4 of a lane as a function of index and activation."""
+        columns, bits = list(self.columns.values()), self.term.bits
+        factors = [1] * len(columns) if self.signs is None else list(self.columns)
+        row = row_cost(self, columns, factors, bits, registered=self.row_register)
+        select = select_logic(columns, self.place, self.index_bits, bits, self.signs if self.term.carries else None)
+        if self.row_register or self.index_bits + self.x_bits > DIRECT_BITS:
+            return row, select, None
+        products = np.array([self.columns[key] for key in self.keys]).T
+        words = by_address(self, products if self.signs is None else products ^ -np.array(self.signs))
+        return row, select, table_logic(words, self.x_bits, self.index_bits, bits)
 
     def cost(self) -> Cost:
-        digits = [len(signed_digits(key)) if self.signs is not None else 1 for key in self.columns]
-        row = row_cost(self, list(self.columns.values()), digits, self.term.bits, registered=self.row_register)
-        lane = Cost(luts=self.lane_luts, ffs=self.index_bits * self.row_register + self.term.carries)
-        return array_cost(self, self.term, lane=lane, row=row)
+        lane, row = selection_cost(self, *self.parts())
+        registers = Cost(ffs=self.index_bits * self.row_register + self.term.carries)
+        return array_cost(self, self.term, lane=lane + registers, row=row)
 
     def create(self) -> wiring.Component:
         return SharedProductsArray(self)

