@@ -26,7 +26,7 @@ class Board:
     plan_clock_hz: float = 20e6
 
 
-ROOMY = Board(Cost(luts=4000, ffs=5000, brams=26, dsps=8))
+ROOMY = Board(Cost(luts=4000, brams=26, dsps=8))
 
 
 def network(rng=None, *, table: bool = False) -> Network:
@@ -65,7 +65,7 @@ def test_lanes_of_the_slowest_layer_are_busy():
 
 def test_more_room_is_never_slower():
     net = network()
-    cycles = [Performance(net, make_plan(net, replace(ROOMY, available=Cost(luts=luts, ffs=5000, brams=26)))).cycles_per_frame
+    cycles = [Performance(net, make_plan(net, replace(ROOMY, available=Cost(luts=luts, brams=26)))).cycles_per_frame
               for luts in (900, 1300, 2000, 4000)]
     assert cycles == sorted(cycles, reverse=True)
     assert cycles[0] > cycles[-1]
@@ -89,9 +89,9 @@ def test_rate_out_of_reach():
 
 
 @pytest.mark.parametrize(("available", "sentence"), [
-    (Cost(luts=300, ffs=5000, brams=26), r"its smallest plan needs \d+ logic cells where 300 are available \(\d+ % over, \w+ alone "
+    (Cost(luts=400, brams=26), r"its smallest plan needs \d+ logic cells where 400 are available \(\d+ % over, \w+ alone "
                                          r"takes \d+\); fewer or narrower layers, fewer activation bits or a larger board"),
-    (Cost(luts=4000, ffs=5000, brams=1), r"its smallest plan needs \d+ brams where 1 are available \(\d+ % over, \w+ alone "
+    (Cost(luts=4000, brams=1), r"its smallest plan needs \d+ brams where 1 are available \(\d+ % over, \w+ alone "
                                          r"takes \d+\); fewer weights or smaller dictionaries or a larger board"),
 ])
 def test_network_that_does_not_fit(available, sentence):
