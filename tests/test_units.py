@@ -38,9 +38,9 @@ def codebook(dictionary=None, table=None) -> Codebook:
     return Codebook(assignments=np.arange(entries)[None, :], dictionary=dictionary, table=table)
 
 
-def random_table(rng: random.Random, x_bits: int) -> Codebook:
+def random_table(rng: random.Random, x_bits: int, entries: int | None = None) -> Codebook:
     """A product table without any structure."""
-    entries, scale = rng.randint(1, 9), rng.choice([1, 3, 100, 1000])
+    entries, scale = entries or rng.randint(1, 9), rng.choice([1, 3, 100, 1000])
     return codebook(table=[[rng.randint(-scale, scale) for _ in range(entries)] for _ in range(1 << x_bits)])
 
 
@@ -174,6 +174,13 @@ def test_sums_wrap_on_the_way(name):
              for n, (row, which) in enumerate(zip(x, index, strict=True))]
     _, received = transfer(unit.create(), words, 1)
     assert [list(payload) for payload in received.payloads] == [unit.reference(x, index).tolist()]
+
+
+def test_deep_product_table():
+    """A table of several banks of block RAM."""
+    table = random_table(random.Random(1), 8, entries=20)
+    unit = make("product-table", table, x_bits=8, pe=2, simd=2, acc_bits=20)
+    conform(unit, [2, 1, 5], seed=1, put="rare", get="often")
 
 
 REJECTED = [

@@ -13,6 +13,12 @@ from ..mac import MacUnit
 from ..network.tensor import Ints
 from .lanes import TABLE_BITS, fill, signed_digits
 
+REWRITING = 1.25
+"""What ABC takes for functions of index and activation, for each LUT4 that a packed decision diagram takes."""
+
+FOUR_WAY = 0.85
+"""The same for a selection from unrelated table columns: ABC knows the multiplexer of four in two LUT4."""
+
 
 def adder_luts(factor: int, bits: int) -> int:
     """LUT4 of the adders in a `multiple` of ``bits`` bits; below the digits summed so far one costs nothing."""
@@ -34,7 +40,7 @@ def table_logic(words: Sequence[int], x_bits: int, index_bits: int, width: int) 
         table = (table if x_first else table.T).reshape(-1)
         order = [*x, *index] if x_first else [*index, *x]
         counts.append(logic.luts([logic.table((table >> bit & 1).tolist(), order) for bit in range(width)]))
-    return min(counts)
+    return round(REWRITING * min(counts))
 
 
 def row_bits(logic: Logic, column: Ints, width: int) -> list[int]:
@@ -90,9 +96,12 @@ def select_logic(columns: Sequence[Ints], place: Sequence[int], index_bits: int,
 def selection_cost(unit: MacUnit, row: Cost, select: int, direct: int | None) -> tuple[Cost, Cost]:
     """``(lane, row)`` of an array that selects from rows, or computes each lane from index and activation.
 
-    Yosys sees through a row that is not registered (``direct`` given), and forgets it where that is smaller.
+    Yosys sees through a row that is not registered (``direct`` given), and forgets it where that is smaller. A row of
+    table columns for one output only is forgotten anyway.
     """
-    lanes = unit.pe * unit.simd
-    if direct is not None and direct * lanes <= select * lanes + row.luts * unit.simd:
+    table = unit.codebook.table is not None
+    if table:
+        select = round(FOUR_WAY * select)
+    if direct is not None and (direct <= select + row.luts / unit.pe or (table and unit.pe == 1)):
         return Cost(luts=direct), Cost(ffs=row.ffs)
     return Cost(luts=select), row

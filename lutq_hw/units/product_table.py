@@ -9,18 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from amaranth import Cat, Module, Value, signed
+import numpy as np
+from amaranth import Cat, Module, Signal, Value, signed
 from amaranth.lib import memory, wiring
 
 from ..cost import Cost, bram_count
 from ..gateware.accumulate import TermRange
 from ..gateware.lane_cost import row_cost, select_logic, selection_cost, table_logic
-from ..gateware.lanes import by_address, exact_range, lookup
+from ..gateware.lanes import by_address, exact_range, lookup, select
 from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
+from ..logic_estimate import Logic
 from ..mac import MacUnit
 
 LOGIC_BITS = 7
 """Address bits up to which a lane's table is logic; a larger one is block RAM."""
+
+BANK_BITS = 11
+"""Address bits of the deepest iCE40 block RAM; a larger table stands in several banks."""
+
+BANK_WORDS = 1 << BANK_BITS
 
 
 class ProductTable(MacUnit):
@@ -36,6 +43,11 @@ class ProductTable(MacUnit):
     def address_bits(self) -> int:
         """Bits of index and activation together."""
         return self.index_bits + self.x_bits
+
+    @property
+    def banks(self) -> int:
+        """Memories of a lane whose table is block RAM."""
+        return 1 << max(0, self.address_bits - BANK_BITS)
 
     @cached_property
     def term(self) -> TermRange:
@@ -55,14 +67,29 @@ class ProductTable(MacUnit):
         direct = table_logic(self.words, self.x_bits, self.index_bits, bits)
         return row, select_logic(columns, range(len(columns)), self.index_bits, bits), direct
 
+    def bank_words(self, bank: int) -> list[int]:
+        """Contents of a bank."""
+        return self.words[bank * BANK_WORDS:(bank + 1) * BANK_WORDS]
+
+    def bank_blocks(self, bank: int) -> int:
+        """Block RAMs of a bank; Yosys drops the bits that are the same in all words."""
+        words = np.array(self.bank_words(bank))
+        varying = sum(len(np.unique(words >> bit & 1)) > 1 for bit in range(self.term.bits))
+        return bram_count(varying, len(words))
+
     def cost(self) -> Cost:
         if self.address_bits <= LOGIC_BITS:
             lane, row = selection_cost(self, *self.parts())
             return array_cost(self, self.term, lane=lane, row=row)
         # The product register is the one in the block RAM.
         product_bits = min(self.term.bits, max(1, self.acc_bits - self.term.zeros))
-        blocks = bram_count(self.term.bits, 1 << self.address_bits)
-        return array_cost(self, self.term, lane=Cost(brams=blocks, ffs=-product_bits))
+        bank_bits = max(0, self.address_bits - BANK_BITS)
+        logic = Logic()
+        banks = [[logic.input((bank, bit)) for bank in range(self.banks)] for bit in range(product_bits)]
+        steer = [logic.input(bit) for bit in range(bank_bits)]
+        luts = logic.luts([logic.table(bit, steer) for bit in banks])
+        blocks = sum(map(self.bank_blocks, range(self.banks)))
+        return array_cost(self, self.term, lane=Cost(luts=luts, ffs=bank_bits - product_bits, brams=blocks))
 
     def create(self) -> wiring.Component:
         return ProductTableArray(self)
@@ -81,9 +108,18 @@ class ProductTableArray(MacArray):
         shape = signed(self.term.bits)
         if unit.address_bits <= LOGIC_BITS:
             return Term(lookup(address, unit.words, shape))
-        words = unit.words
-        rom = memory.Memory(shape=shape, depth=1 << unit.address_bits, init=words, attrs={"ram_style": "block"})
-        m.submodules[f"{name}_rom"] = rom
-        port = rom.read_port()
-        m.d.comb += [port.addr.eq(address), port.en.eq(en)]
-        return Term(port.data, registered=True)
+        # Banks of the deepest shape that a block RAM has: Yosys' own way to deepen one is not predictable.
+        ports = []
+        for bank in range(unit.banks):
+            words = unit.bank_words(bank)
+            rom = memory.Memory(shape=shape, depth=len(words), init=words, attrs={"ram_style": "block"})
+            m.submodules[f"{name}_rom{bank}"] = rom
+            port = rom.read_port()
+            m.d.comb += [port.addr.eq(address[:len(port.addr)]), port.en.eq(en)]
+            ports.append(port.data)
+        if unit.banks == 1:
+            return Term(ports[0], registered=True)
+        bank = Signal(range(unit.banks), name=f"{name}_bank", reset_less=True)
+        with m.If(en):
+            m.d.sync += bank.eq(address >> BANK_BITS)
+        return Term(select(bank, ports, range(unit.banks)).as_signed(), registered=True)
