@@ -39,7 +39,7 @@ def table_luts(depth: int) -> float:
 @cache
 def coefficients() -> dict[str, dict[str, dict[str, float]]]:
     """Part → resource → feature → coefficient."""
-    return json.loads((resources.files(__package__) / "points" / "coefficients.json").read_text())
+    return json.loads((resources.files("lutq_hw") / "points" / "coefficients.json").read_text())
 
 
 def fitted(part: str, features: Features, brams: int = 0) -> Cost:

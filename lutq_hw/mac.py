@@ -98,7 +98,8 @@ class MacUnit(ABC):
     @property
     def members(self) -> dict[str, wiring.Member]:
         """Signature of the component."""
-        return {"i": In(stream.Signature(self.input_layout)), "o": Out(stream.Signature(self.output_layout))}
+        sums, terms = stream.Signature(self.output_layout), stream.Signature(self.input_layout)  # pyright: ignore
+        return {"i": In(terms), "o": Out(sums)}
 
     @cached_property
     def levels(self) -> Ints:

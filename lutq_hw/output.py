@@ -102,5 +102,6 @@ class OutputStage(ABC):
     @property
     def members(self) -> dict[str, wiring.Member]:
         """Signature of the component."""
-        return {"i": In(stream.Signature(data.ArrayLayout(signed(self.acc_bits), self.pe))),
-                "o": Out(stream.Signature(unsigned(self.lanes * self.type.bits)))}
+        sums = stream.Signature(data.ArrayLayout(signed(self.acc_bits), self.pe))  # pyright: ignore
+        codes = stream.Signature(unsigned(self.lanes * self.type.bits))  # pyright: ignore
+        return {"i": In(sums), "o": Out(codes)}

@@ -24,9 +24,12 @@ Stall = Callable[[int], bool]
 
 
 class Timer(Protocol):
-    """One stage. ``valid`` is its output stream's; `ready` may depend on the output's ready, nothing else may."""
+    """One stage. `ready` may depend on the output's ready, nothing else may."""
 
-    valid: bool
+    @property
+    def valid(self) -> bool:
+        """The output stream's valid."""
+        ...
 
     def ready(self, o_ready: bool) -> bool:
         """The input stream's ready."""
@@ -179,7 +182,8 @@ class ArgmaxTimer:
     """A frame of ``words`` words becomes one."""
 
     def __init__(self, words: int):
-        self.words, self.word, self.valid = words, 0, False
+        self.words, self.word = words, 0
+        self.valid = False
 
     def ready(self, o_ready: bool) -> bool:
         return o_ready or not self.valid
@@ -264,14 +268,14 @@ def schedule(stages: Sequence[Stage], frames: int, *, idle: Stall = never, stall
     outputs: list[list[int]] = [[] for _ in stages]
     offered = False
     total_in, total_out = frames * words[0], frames * words[-1]
-    if limit is None:
-        limit = 1000 + 20 * (frames + 2) * sum(
-            (getattr(s, "interval", 0) + s.input.words + s.output.words) for s in stages)
+    slow = sum(getattr(s, "interval", 0) + s.input.words + s.output.words for s in stages)
+    # Generous: no stage needs longer than all of them in turn, even when stalls let a word through rarely.
+    last_cycle = 1000 + 20 * (frames + 2) * slow if limit is None else limit
     backwards = range(len(timers) - 1, -1, -1)
     cycle = 0
     while len(outputs[-1]) < total_out:
-        if cycle > limit:
-            raise RuntimeError(f"pipeline is stuck: {len(outputs[-1])} of {total_out} words after {limit} cycles")
+        if cycle > last_cycle:
+            raise RuntimeError(f"pipeline is stuck: {len(outputs[-1])} of {total_out} words after {last_cycle} cycles")
         offered = offered or (len(inputs) < total_in and not idle(cycle))
         ready = not stall(cycle)
         # Readiness travels backwards combinationally, valid is known beforehand: one pass settles the cycle.
