@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-
 LONELY_FFS = 0.35
 """Share of flip-flops that nextpnr gives a logic cell of their own, from designs of this kind: those behind a block RAM,
 behind another flip-flop, or behind a lut that also feeds something else. ``docs/tools.md`` has the figures."""

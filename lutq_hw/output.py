@@ -20,8 +20,8 @@ class OutputStage(ABC):
     """Takes words of ``pe`` sums on a stream ``i`` and gives words of ``lanes`` codes on a stream ``o``.
 
     Words come in channel order, ``outputs / pe`` of them to a pixel, and leave in channel order. A word is worked on for
-    `interval` cycles and the next is taken in the last of them (``i.ready`` is low in that cycle if two results still wait to leave); the
-    first code of a word is valid `latency` cycles after its transfer.
+    `interval` cycles and the next is taken in the last of them, unless two results still wait to leave. The first code of
+    a word is valid `latency` cycles after its transfer.
 
     Parameters
     ----------

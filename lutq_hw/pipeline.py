@@ -13,7 +13,7 @@ from math import gcd
 from .errors import PlanError
 from .geometry import WindowGeometry, window_of
 from .mac import MacUnit
-from .network import Conv2d, Dense, Flatten, MaxPool2d, ModelError, Network, Output, TensorType, WeightNode
+from .network import Conv2d, Dense, MaxPool2d, ModelError, Network, Output, TensorType, WeightNode
 from .output import OutputStage
 from .outputs import OUTPUTS
 from .plan import LayerPlan, Plan, PoolPlan

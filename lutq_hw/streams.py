@@ -18,7 +18,7 @@ class StreamFormat:
     lanes: int
 
     def __post_init__(self) -> None:
-        require(1 <= self.lanes and self.type.channels % self.lanes == 0,
+        require(self.lanes >= 1 and self.type.channels % self.lanes == 0,
                 f"lanes must divide the {self.type.channels} channels, not {self.lanes}")
 
     @property

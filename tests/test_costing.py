@@ -6,10 +6,10 @@ from importlib import resources
 import numpy as np
 import pytest
 
+from benchmarks.stage_points import random_stage
 from lutq_hw.cost import Cost, bram_count, bram_shape
 from lutq_hw.costing import argmax_features, fitted, gearbox_cost, output_cost, rom_cost, window_cost
 from lutq_hw.geometry import WindowGeometry
-from benchmarks.stage_points import random_stage
 
 POINTS = resources.files("lutq_hw") / "points"
 

@@ -89,10 +89,10 @@ def test_rate_out_of_reach():
 
 
 @pytest.mark.parametrize(("available", "sentence"), [
-    (Cost(luts=400, brams=26), r"its smallest plan needs \d+ logic cells where 400 are available \(\d+ % over, \w+ alone "
-                                         r"takes \d+\); fewer or narrower layers, fewer activation bits or a larger board"),
-    (Cost(luts=4000, brams=1), r"its smallest plan needs \d+ brams where 1 are available \(\d+ % over, \w+ alone "
-                                         r"takes \d+\); fewer weights or smaller dictionaries or a larger board"),
+    (Cost(luts=400, brams=26), (r"its smallest plan needs \d+ logic cells where 400 are available \(\d+ % over, \w+ alone "
+                                         r"takes \d+\); fewer or narrower layers, fewer activation bits or a larger board")),
+    (Cost(luts=4000, brams=1), (r"its smallest plan needs \d+ brams where 1 are available \(\d+ % over, \w+ alone "
+                                         r"takes \d+\); fewer weights or smaller dictionaries or a larger board")),
 ])
 def test_network_that_does_not_fit(available, sentence):
     with pytest.raises(PlanError, match=f"^bench net does not fit the Bench: {sentence} would help$"):
@@ -140,8 +140,8 @@ EDITS = [
     ({"rows": 2}, "layer conv: rows must be 1 or the kernel's 3, not 2"),
     ({"unit": "magic"}, f"layer conv: unit must be one of {', '.join(UNITS)}, not 'magic'"),
     ({"output": "scores"}, "layer conv: output scores cannot be used: conv has a step"),
-    ({"output": "shift"}, "layer conv: output shift cannot be used: thresholds of conv are not evenly "
-                           "spaced by a power of two"),
+    ({"output": "shift"}, ("layer conv: output shift cannot be used: thresholds of conv are not evenly "
+                           "spaced by a power of two")),
 ]
 
 

@@ -86,8 +86,8 @@ def test_a_late_word_is_named_with_both_cycles(built: Built):
     differences = built.bench.run([changed]).verdicts["small"].differences
     element = np.unravel_index(4 * conv2.format.lanes, conv2.format.type.shape)
     y, x, channel = (int(n) for n in element)
-    assert differences == [f"layer conv2, frame 0, pixel (y {y}, x {x}), channel {channel}: hardware moved the word in "
-                           f"cycle {conv2.cycles[4]}, golden says {conv2.cycles[4] - 1}"]
+    assert differences == [(f"layer conv2, frame 0, pixel (y {y}, x {x}), channel {channel}: hardware moved the word in "
+                           f"cycle {conv2.cycles[4]}, golden says {conv2.cycles[4] - 1}")]
 
 
 def test_a_waveform_is_written(built: Built, tmp_path: Path):
