@@ -242,7 +242,8 @@ class WindowReader(wiring.Component):
         g = self.geometry
         table = [g.mask(axis, i) for i in range(g.out_shape[axis])]
         if set(table) == {(1 << g.kernel[axis]) - 1}:
-            return Const(-1, g.kernel[axis])
+            # Not Const(-1): it would be signed, and Yosys 0.70 turns a bit selected from a signed constant into 0 or 1.
+            return Const((1 << g.kernel[axis]) - 1, g.kernel[axis])
         return lookup(m, out, table, g.kernel[axis], name)
 
     def _align(self, m: Module, words: Value, bank: Value, inside: Value, rows: Value, banks: int) -> Value:
