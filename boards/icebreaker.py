@@ -209,7 +209,7 @@ class Icebreaker(Board):
     # minutes and places nothing, and the clock falls long before that.
     reserved = Cost(luts=1405, ffs=268, brams=4)
     around = Cost(luts=60, ffs=34)
-    plan_clock_hz = 39e6  # what full plans reach; small ones go beyond
+    plan_clock_hz = 40.5e6  # what full plans reach
     clock_range_hz = (all_plls()[0].hz, MAX_HZ)
     max_baud, ftdi = 3_000_000, True
     programmers = (("iceprog",), ("openFPGALoader", "-b", "ice40_generic"))

@@ -103,7 +103,7 @@ def output_features(s: OutputStage) -> Features:
         "base": 1,
         "held": s.pe * s.acc_bits if s.slices > 1 else 0,
         "held_ffs": s.pe * s.acc_bits,
-        "row_bits": bits_for(s.rows) if s.rows > 1 else 0,
+        "row_bits": bits_for(s.rows) if s.rows > 1 and s.table[0] else 0,  # without a table nobody asks for the row
         "slice_bits": bits_for(s.slices) if s.slices > 1 else 0,
         "steps": s.steps,
         "lanes": s.lanes,
