@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from amaranth.lib import wiring
 
-from lutq_hw.network import Flatten, Network
+from lutq_hw.network import Flatten, Network, Output
 from lutq_hw.network.tensor import Ints
 from lutq_hw.pipeline import Gearbox, Stage
 from lutq_hw.streams import StreamFormat
@@ -139,5 +139,6 @@ def accelerator_case(name: str, accelerator: wiring.Component, network: Network,
 
 
 def layer_names(network: Network) -> list[str]:
-    """Nodes whose stream can be tapped, in order; a flatten is no hardware."""
-    return [node.name for node in network.nodes if not isinstance(node, Flatten)]
+    """Nodes whose stream can be tapped, in order; a flatten and an output of scores are no hardware."""
+    return [node.name for node in network.nodes
+            if not isinstance(node, Flatten) and not (isinstance(node, Output) and node.kind == "scores")]

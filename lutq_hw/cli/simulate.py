@@ -90,7 +90,7 @@ def _check(args: argparse.Namespace, network: Network) -> None:
     from ..sim.stalls import Stalls
 
     environment(args.simulator)
-    Stalls(args.stall, args.stall, args.seed)
+    Stalls(stall=args.stall, seed=args.seed)
     if args.waves is not None and args.waves.suffix not in (".vcd", ".fst"):
         raise InputError(f"--waves must end in .vcd or .fst, not {args.waves.name!r}")
     if args.layers and args.dump is None:
