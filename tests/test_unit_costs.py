@@ -16,8 +16,8 @@ from lutq_hw.units import UNITS
 
 POINTS = Path(lutq_hw.units.__file__).parent / "points"
 TOLERANCE = 0.15
-FLOOR = 6
-"""Cells by which a tiny array may be off."""
+FLOOR = {"luts": 6, "ffs": 10}
+"""Cells by which a tiny array may be off: a few of control; a product register that Yosys left outside a DSP block."""
 
 
 def points(name: str) -> list[dict]:
@@ -40,9 +40,9 @@ def test_price_agrees_with_synthesis(name):
     for point in recorded:
         cost = unit_of(name, point).cost()
         assert (cost.brams, cost.sprams, cost.dsps) == (point["brams"], 0, point["dsps"]), point
-        for kind in ("luts", "ffs"):
+        for kind, floor in FLOOR.items():
             estimate, measured = getattr(cost, kind), point[kind]
-            if abs(estimate - measured) > max(FLOOR, TOLERANCE * measured):
+            if abs(estimate - measured) > max(floor, TOLERANCE * measured):
                 wrong.append(f"{kind} {estimate:.0f} for {measured}: {point}")
     assert not wrong, "\n".join(wrong)
 
