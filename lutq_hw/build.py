@@ -80,6 +80,7 @@ class Builder:
         self.seconds: dict[str, float] = {"elaboration": 0.0, "synthesis": 0.0, "place_and_route": 0.0}
         self.link_cost = Cost()
         self._last: tuple[str, Synthesis] | None = None
+        self._best = seeds[0]
 
     def attempt(self, clock_hz: float, divisor: int | None = None) -> Attempt:
         """The design at ``clock_hz`` (which the board can make), routed; with ``divisor`` if a baud rate fits that."""
@@ -94,13 +95,13 @@ class Builder:
         rtlil, pcf = _text(files[f"{TOP}.il"]), _text(files[f"{TOP}.pcf"])
         self.seconds["elaboration"] += time.monotonic() - begin
         if self._last is not None and (changes := parameter_changes(self._last[0], rtlil)) is not None:
-            synthesis = self._last[1]
+            synthesis, seeds = self._last[1], [self._best]  # the placements will be those of before
             change_parameters(synthesis.netlist, changes)
         else:
-            synthesis = self._synthesize(rtlil)
+            synthesis, seeds = self._synthesize(rtlil), self.seeds
         self._last = rtlil, synthesis
         begin = time.monotonic()
-        routing = self._route(synthesis, pcf, clock_hz)
+        routing = self._route(synthesis, pcf, clock_hz, seeds)
         self.seconds["place_and_route"] += time.monotonic() - begin
         return Attempt(clock_hz, baud, synthesis, routing)
 
@@ -116,19 +117,19 @@ class Builder:
                                                               getattr(self.board.capacity, kind)) for kind in excess}))
         return synthesis
 
-    def _route(self, synthesis: Synthesis, pcf: str, clock_hz: float) -> Routing:
-        """The fastest of all seeds."""
+    def _route(self, synthesis: Synthesis, pcf: str, clock_hz: float, seeds: Sequence[int]) -> Routing:
+        """The fastest of ``seeds``."""
         runner = replace(self.runner, progress=SILENT)
-        names = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
+        names = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
         def one(seed: int) -> Routing:
             return place_and_route(synthesis.netlist, pcf=pcf, freq_hz=clock_hz, device=self.board.device,
                                    package=self.board.package, seed=seed, name=f"{TOP}_seed{seed}", runner=runner)
 
         with self.runner.progress.stage(f"place and route (nextpnr), {names}") as stage:
-            with ThreadPoolExecutor(min(len(self.seeds), os.cpu_count() or 1)) as pool:
+            with ThreadPoolExecutor(min(len(seeds), os.cpu_count() or 1)) as pool:
                 try:
-                    found = list(pool.map(one, self.seeds))
+                    found = list(pool.map(one, seeds))
                 except RunError as error:
                     stop_running()
                     used = overfull(error.log)
@@ -137,7 +138,7 @@ class Builder:
                     pool.shutdown(wait=False, cancel_futures=True)
                     stop_running()
                     raise
-            best = max(found, key=lambda routing: routing.clock_hz)
+            best, self._best = max(zip(found, seeds, strict=True), key=lambda pair: pair[0].clock_hz)
             stage.note = f"{best.clock_hz / 1e6:.1f} MHz"
         return best
 
@@ -155,12 +156,12 @@ class Builder:
             reachable = self.board.clock_at_most(attempt.routing.clock_hz)
             if attempt.closes and reachable <= attempt.clock_hz * (1 + WORTHWHILE):
                 break
+            if attempt.closes and divisor is not None and keep_divisor(reachable, divisor, self.board) is None:
+                break
             # The first time, the divisor that is best for the clock: it moves cells about, for better or worse. After
             # that the divisor stays, so that nothing but the PLL changes and the placement comes out as fast as before.
             attempt = self.attempt(reachable, divisor)
             divisor = attempt.baud.divisor
-            if attempt.closes:
-                break
         if not attempt.closes:
             raise ToolError(f"place and route: the design reached {attempt.routing.clock_hz / 1e6:.1f} MHz where "
                             f"{attempt.clock_hz / 1e6:g} MHz were set, after {MAX_ROUNDS} rounds; try more --seeds or "
