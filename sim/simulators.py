@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,15 @@ def environment(simulator: str) -> dict[str, str]:
     return found | {"MAKEFLAGS": OPTIMIZE}
 
 
+def require_fst_headers() -> None:
+    """Raise `ToolError` if Verilator could not be compiled with FST waveforms."""
+    includes = "#include <lz4.h>\n#include <zlib.h>\n"
+    done = subprocess.run(["g++", "-E", "-x", "c++", "-"], input=includes, text=True, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise ToolError("FST waveforms from Verilator need the headers of lz4 and zlib; run: "
+                        "apt-get install liblz4-dev zlib1g-dev, or write a .vcd")
+
+
 @contextmanager
 def changed_environment(changes: dict[str, str]) -> Iterator[None]:
     """``os.environ`` with ``changes``, restored afterwards: cocotb's runner hands its copy to the tools."""
@@ -112,6 +122,8 @@ class Simulator:
     def __init__(self, kind: str, folder: Path, *, waves: str | None = None):
         self.kind, self.folder, self.waves = kind, folder.resolve(), waves
         self.environment = environment(kind)
+        if kind == "verilator" and waves == "fst":
+            require_fst_headers()
         with changed_environment(self.environment):
             self.runner = _runner(kind, waves)
 
@@ -129,10 +141,7 @@ class Simulator:
                                   build_dir=self.folder, timescale=TIMESCALE, waves=self.waves is not None,
                                   log_file=log, always=True)
             except (RuntimeError, SystemExit) as error:
-                hint = ""
-                if self.waves == "fst" and self.kind == "verilator":
-                    hint = " (an FST waveform needs zlib1g-dev and liblz4-dev; a VCD needs neither)"
-                raise ToolError(f"{self.kind} could not build the simulation{hint}; "
+                raise ToolError(f"{self.kind} could not build the simulation; "
                                 f"its log is {log} and ends with{tail(log)}") from error
 
     def run(self, module: str, folder: Path, *, waves_file: Path | None = None) -> None:

@@ -102,3 +102,11 @@ def test_a_missing_simulator_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
         simulators.environment("verilator")
     with pytest.raises(InputError, match=r"^simulator must be one of verilator, icarus, not 'vcs'$"):
         simulators.environment("vcs")
+
+
+def test_fst_from_verilator_without_its_headers_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
+    failed = simulators.subprocess.CompletedProcess([], 1)
+    monkeypatch.setattr(simulators.subprocess, "run", lambda *args, **options: failed)
+    with pytest.raises(ToolError, match=r"^FST waveforms from Verilator need the headers of lz4 and zlib; run: "
+                                        r"apt-get install liblz4-dev zlib1g-dev, or write a \.vcd$"):
+        simulators.require_fst_headers()

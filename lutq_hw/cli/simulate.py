@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -70,10 +71,14 @@ def run(args: argparse.Namespace) -> int:
     images, labels = images[:args.count], None if labels is None else labels[:args.count]
     golden.encode(network, images[:1])  # a wrong shape is refused before anything slow begins
     plan = Plan.load(args.plan) if args.plan else make_plan(network, find_board(args.board))
-    with tempfile.TemporaryDirectory(prefix="lutq-") as temporary:
-        folder = Path(temporary) if args.keep is None else args.keep
-        through = _uart if args.through == "uart" else _stream
-        report = through(args, network, plan, images, folder, TextProgress())
+    # Whatever a message may point at stays: the temporary folder goes only when all is well.
+    folder = Path(tempfile.mkdtemp(prefix="lutq-")) if args.keep is None else args.keep
+    through = _uart if args.through == "uart" else _stream
+    report = through(args, network, plan, images, folder, TextProgress())
+    if args.keep is None and report["equal"]:
+        shutil.rmtree(folder)
+    else:
+        report["kept"] = str(folder)
     if labels is not None:
         results = golden.evaluate(network, images)
         right = int((golden.predictions(network, results) == labels).sum())
@@ -175,4 +180,5 @@ def _text(report: dict[str, Any]) -> str:
         lines.append(f"accuracy {100 * report['accuracy']:.2f} % ({report['correct']} of {report['frames']})")
     lines.append(f"{report['cycles']:,} clock cycles in {report['simulator']}, {report['seconds']} s in all")
     lines += [f"saved {path}" for path in report.get("dumped", ())]
+    lines += [f"Verilog, logs and recordings are in {report['kept']}"] if "kept" in report else []
     return "\n".join(lines)
