@@ -122,8 +122,6 @@ class Simulator:
     def __init__(self, kind: str, folder: Path, *, waves: str | None = None):
         self.kind, self.folder, self.waves = kind, folder.resolve(), waves
         self.environment = environment(kind)
-        if kind == "verilator" and waves == "fst":
-            require_fst_headers()
         with changed_environment(self.environment):
             self.runner = _runner(kind, waves)
 

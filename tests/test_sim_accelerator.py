@@ -80,9 +80,9 @@ def test_the_first_difference_is_named(tmp_path: Path):
     early = [*conv2.cycles[:4], conv2.cycles[4] - 1, *conv2.cycles[5:]]
     changed = replace(case, probes=tuple(replace(p, cycles=early) if p is conv2 else p for p in case.probes))
     y, x, channel = map(int, np.unravel_index(4 * conv2.format.lanes, conv2.format.type.shape))
-    assert wrong_differences(bench, changed) == [
-        f"layer conv2, frame 0, pixel (y {y}, x {x}), channel {channel}: "
-        + f"hardware moved the word in cycle {conv2.cycles[4]}, golden says {conv2.cycles[4] - 1}"]
+    position = f"frame 0, pixel (y {y}, x {x}), channel {channel}"
+    times = f"hardware moved the word in cycle {conv2.cycles[4]}, golden says {conv2.cycles[4] - 1}"
+    assert wrong_differences(bench, changed) == [f"layer conv2, {position}: {times}"]
     assert bench.run([case]).equal
 
 

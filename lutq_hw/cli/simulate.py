@@ -91,13 +91,15 @@ def _check(args: argparse.Namespace, network: Network) -> None:
     """Refuse wrong options before anything slow begins."""
     from ..errors import InputError
     from ..sim.case import layer_names
-    from ..sim.simulators import environment
+    from ..sim.simulators import environment, require_fst_headers
     from ..sim.stalls import Stalls
 
     environment(args.simulator)
     Stalls(stall=args.stall, seed=args.seed)
     if args.waves is not None and args.waves.suffix not in (".vcd", ".fst"):
         raise InputError(f"--waves must end in .vcd or .fst, not {args.waves.name!r}")
+    if args.waves is not None and args.waves.suffix == ".fst" and args.simulator == "verilator":
+        require_fst_headers()
     if args.layers and args.dump is None:
         raise InputError("--layer chooses what --dump saves; give --dump DIR too")
     for name in args.layers or ():
