@@ -43,8 +43,11 @@ MAX_ROUNDS = 4
 """Attempts to find the clock; the third is the last if placing the same netlist gives the same result."""
 
 
-WORTHWHILE = 0.04
-"""Gain in clock for which a design that closes is placed once more; a round takes about a minute."""
+WORTHWHILE = 0.01
+"""Gain in clock for which a design that closes is placed once more."""
+
+SACRIFICE = 0.06
+"""Share of clock or of the link's rate that is given up for a netlist that is known to be fast: a new one may be slower."""
 
 
 @dataclass(frozen=True)
@@ -151,22 +154,32 @@ class Builder:
             If no clock closed in `MAX_ROUNDS` rounds.
         """
         attempt = self.attempt(self.board.clock_at_most(self.board.plan_clock_hz))
-        divisor = None
         for _ in range(MAX_ROUNDS - 1):
             reachable = self.board.clock_at_most(attempt.routing.clock_hz)
-            if attempt.closes and reachable <= attempt.clock_hz * (1 + WORTHWHILE):
+            # With the divisor kept, nothing but the PLL changes: the placement comes out the same, so the clock closes.
+            same = self._clock_for(attempt.baud.divisor, reachable)
+            if attempt.closes and (same or reachable) <= attempt.clock_hz * (1 + WORTHWHILE):
                 break
-            if attempt.closes and divisor is not None and keep_divisor(reachable, divisor, self.board) is None:
-                break
-            # The first time, the divisor that is best for the clock: it moves cells about, for better or worse. After
-            # that the divisor stays, so that nothing but the PLL changes and the placement comes out as fast as before.
-            attempt = self.attempt(reachable, divisor)
-            divisor = attempt.baud.divisor
+            attempt = self.attempt(reachable) if same is None else self.attempt(same, attempt.baud.divisor)
         if not attempt.closes:
             raise ToolError(f"place and route: the design reached {attempt.routing.clock_hz / 1e6:.1f} MHz where "
                             f"{attempt.clock_hz / 1e6:g} MHz were set, after {MAX_ROUNDS} rounds; try more --seeds or "
                             "a lower --clock")
         return attempt
+
+    def _clock_for(self, divisor: int, reachable: float) -> float | None:
+        """The fastest clock not much below ``reachable`` at which ``divisor`` still gives a good rate, or None."""
+        clock_hz = reachable
+        while clock_hz >= reachable * (1 - SACRIFICE):
+            baud = keep_divisor(clock_hz, divisor, self.board)
+            best = pick_baud(clock_hz, max_baud=self.board.max_baud, ftdi=self.board.ftdi)
+            if baud is not None and baud.baud >= best.baud * (1 - SACRIFICE):
+                return clock_hz
+            slower = self.board.clock_at_most(clock_hz - 1)
+            if slower >= clock_hz:
+                break
+            clock_hz = slower
+        return None
 
 
 def keep_divisor(clock_hz: float, divisor: int, board: Board) -> Baud | None:
