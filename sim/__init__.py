@@ -8,4 +8,6 @@
     runner.py       cases -> Verilog -> simulator -> differences
     bench.py        runs inside the simulator: resets, steers, compares
     scoreboard.py   names the first wrong layer, pixel and channel
+    netlist.py      the synthesised netlist and its cells, in place of the design
+    uart.py         the whole board design over its two wires; uart_bench.py is its part inside the simulator
 """
