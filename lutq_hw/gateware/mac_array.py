@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -70,9 +71,9 @@ class MacArray(wiring.Component):
         """What a lane wants to know of its index; combinational."""
         return index
 
+    @abstractmethod
     def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
         """Product of one lane, combinational unless it says otherwise."""
-        raise NotImplementedError
 
     def elaborate(self, platform) -> Module:
         m = Module()

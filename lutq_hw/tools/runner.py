@@ -177,7 +177,7 @@ def _wait(command: list[str], folder: Path, output: int, limit_s: float) -> int 
         return None
     finally:
         _running.discard(process)
-        # Also on Ctrl-C: a session of its own, so that the tool's children end with it.
+        # Also on Ctrl-C: the tool leads its own process group, so that its children end with it.
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
