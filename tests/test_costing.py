@@ -14,7 +14,7 @@ from lutq_hw.geometry import WindowGeometry
 POINTS = resources.files("lutq_hw") / "points"
 
 TOLERANCE = 0.25
-"""Of a part's luts. A layer is the sum of four parts whose errors partly cancel: see test_cost_layers.py for 15 %."""
+"""Of a part's luts. A layer is the sum of four parts whose errors partly cancel: test_cost_layers.py asks for 15 %."""
 
 FLOOR = 8
 """Luts by which small parts may be off."""
