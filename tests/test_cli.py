@@ -302,3 +302,17 @@ def test_silent_progress(capsys: pytest.CaptureFixture[str]) -> None:
     with SILENT.stage("anything", 5) as stage:
         stage.update(1)
     assert capsys.readouterr() == ("", "")
+
+
+def test_terminated_like_interrupted():
+    """`kill` and `timeout` let a command clean up, as Ctrl-C does."""
+    code = ("import sys, time, lutq_hw.cli as cli, lutq_hw.cli.show as show\n"
+            "def run(args):\n    print('running', flush=True)\n    time.sleep(60)\n"
+            "show.run = run\nsys.exit(cli.main(['show', '--model', 'x.npz']))")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert errors == "lutq: interrupted\n"
+    assert process.returncode == 130

@@ -22,7 +22,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -61,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in ``arguments`` (``sys.argv`` by default) and return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     names = commands()
+    if threading.current_thread() is threading.main_thread():
+        # `kill` and `timeout` end a command as Ctrl-C does: tools are stopped, half-written folders removed.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     wanted = arguments[0] if arguments else None
     try:
         args = parser([wanted] if wanted in names else names).parse_args(arguments)
