@@ -41,14 +41,19 @@ BRAM_SHAPES = ((16, 256), (8, 512), (4, 1024), (2, 2048))
 
 
 def bram_shape(depth: int) -> tuple[int, int]:
-    """Width and depth of the blocks that hold a memory of ``depth`` words: the widest that is deep enough."""
+    """Width and depth of the blocks that hold a memory of ``depth`` words: the widest that is deep enough, if any is."""
     return next((shape for shape in BRAM_SHAPES if depth <= shape[1]), BRAM_SHAPES[-1])
 
 
+def bram_chunks(depth: int) -> list[int]:
+    """Depths of the memories that stand behind each other: as deep as a block can be, then the rest."""
+    deepest = BRAM_SHAPES[-1][1]
+    return [deepest] * (depth // deepest) + ([depth % deepest] if depth % deepest else [])
+
+
 def bram_count(width: int, depth: int) -> int:
-    """Blocks of a memory of ``depth`` words of ``width`` bits; beyond the deepest shape, blocks stand behind each other."""
-    wide, deep = bram_shape(depth)
-    return -(-width // wide) * -(-depth // deep)
+    """Blocks of a memory of ``depth`` words of ``width`` bits."""
+    return sum(-(-width // bram_shape(chunk)[0]) for chunk in bram_chunks(depth))
 
 
 def masked(depth: int, banks: int) -> bool:

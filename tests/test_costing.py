@@ -59,7 +59,8 @@ def test_shapes_of_block_ram():
         (16, 256), (16, 256), (8, 512), (8, 512), (4, 1024), (2, 2048), (2, 2048)]
     assert bram_count(16, 256) == 1
     assert bram_count(17, 256) == 2
-    assert bram_count(3, 2049) == 4
+    assert bram_count(3, 2049) == 2 + 1
+    assert bram_count(3, 5184) == 2 + 2 + 2
 
 
 def test_costs_add_up():
