@@ -23,6 +23,9 @@ from .units import UNITS
 MAX_LANES = 256
 """Largest array that is considered for one layer."""
 
+MAX_TABLE = 128
+"""Deepest index ROM that is considered in logic; deeper ones cost more luts than a block RAM is worth."""
+
 RESOURCES = ("cells", "brams", "dsps")
 """What is scarce: logic cells (luts, and flip-flops that need one of their own) and blocks."""
 
@@ -130,8 +133,9 @@ def _variants(layer: Layer, parts: LayerParts, units: Sequence[str]) -> list[Can
     for lanes in divisors(plan.pe):
         interval = parts.interval(plan.output, plan.pe, lanes)
         cycles = max(groups * max(fold, interval), layer.input.words)
+        shallow = layer.window.groups * layer.window.repeat * fold <= MAX_TABLE
         for output_memory in ("luts", "bram"):
-            for index_memory in ("bram", "luts"):
+            for index_memory in ("bram", "luts") if shallow else ("bram",):
                 rest = (window + parts.index(layer.window, plan.pe, index_memory)
                         + parts.output(plan.output, plan.pe, lanes, output_memory))
                 for unit in units:
