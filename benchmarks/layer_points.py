@@ -1,0 +1,93 @@
+"""Synthesises whole layers, much as the planner would build them, and records what they cost, to hold estimates against.
+
+    python benchmarks/layer_points.py 40        # writes lutq_hw/points/layer.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from amaranth.back import rtlil
+
+from lutq_hw.gateware.layer import LayerEngine
+from lutq_hw.network import Codebook, Conv2d, Dense, TensorType, Thresholds, WeightNode
+from lutq_hw.pipeline import Layer
+from lutq_hw.plan import LayerPlan
+from lutq_hw.planner import MAX_TABLE, cheapest_output, divisors, unit_verdicts
+from lutq_hw.tools.yosys import synthesize
+
+POINTS = Path(__file__).parent.parent / "lutq_hw" / "points"
+
+DICTIONARIES = (
+    (-1, 1), (-1, 0, 1), (-2, -1, 0, 1), (-16, -8, -4, -2, 0, 2, 4, 8), (-8, -4, -2, -1, 0, 1, 2, 4),
+    (-127, -81, -44, -13, 9, 37, 70, 120), (-12, -6, -3, -1, 0, 2, 5, 10),
+)
+
+MAX_LANES = 40
+"""Larger arrays do not fit beside others on the FPGAs that this is for, and take long to synthesise."""
+
+
+def random_layer(rng: np.random.Generator) -> Layer:
+    """A convolution or dense layer with a plan."""
+    dictionary = DICTIONARIES[int(rng.integers(len(DICTIONARIES)))]
+    outputs, bits, x_bits = int(rng.choice([6, 8, 10, 12, 16, 24])), int(rng.choice([2, 4])), int(rng.choice([1, 2, 4, 4, 8]))
+    conv = rng.random() < 0.65
+    size, channels, kernel = int(rng.choice([7, 8, 14, 28])), int(rng.choice([1, 3, 4, 6, 8, 12])), int(rng.choice([3, 3, 5]))
+    shape = (outputs, kernel, kernel, channels) if conv else (outputs, int(rng.choice([64, 100, 216, 384])))
+    terms = int(np.prod(shape[1:]))
+    limit = max(2, int(np.abs(dictionary).mean() * (1 << x_bits) * np.sqrt(terms) / 2))
+    step = None if rng.random() < 0.2 and not conv else Thresholds(
+        np.sort(rng.integers(-limit, limit, (outputs, (1 << bits) - 1))), bits)
+    weights = Codebook(rng.integers(0, len(dictionary), shape), dictionary=list(dictionary))
+    x = TensorType((size, size, channels) if conv else shape[1:], x_bits)
+    stride, padding = (int(rng.integers(1, 3)), int(rng.integers(0, 2))) if conv else (1, 0)
+    node: WeightNode = (Conv2d("layer", "x", weights, step=step, stride=stride, padding=padding) if conv
+                        else Dense("layer", "x", weights, step=step))
+    return Layer("layer", node, x, random_plan(rng, node, x))
+
+
+def random_plan(rng: np.random.Generator, node: WeightNode, x: TensorType) -> LayerPlan:
+    """A plan like the planner's, but not chosen by price: else new prices would call for other layers than recorded."""
+    kernel = node.kernel[0] if isinstance(node, Conv2d) else 1
+    units = [name for name, reason in unit_verdicts(node, x).items() if reason is None]
+    while True:
+        pe = int(rng.choice(divisors(node.outputs)))
+        channels, rows = int(rng.choice(divisors(x.channels, 16))), int(rng.choice([1, kernel]))
+        if pe * channels * rows <= MAX_LANES:
+            break
+    plan = LayerPlan(node="layer", unit=str(rng.choice(units)), pe=pe, channels=channels, rows=rows,
+                     output=cheapest_output(node, x), output_memory=str(rng.choice(["bram", "luts"])))
+    layer = Layer("layer", node, x, plan)
+    words = layer.window.repeat * layer.window.fold
+    stages = [replace(layer, plan=replace(plan, output_lanes=lanes)) for lanes in divisors(pe)]
+    lanes = next((s.plan.output_lanes for s in stages if s.stage.interval <= layer.window.fold), pe)
+    memory = "luts" if words <= MAX_TABLE and rng.random() < 0.5 else "bram"
+    return replace(plan, output_lanes=lanes, index_memory=memory)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("count", type=int)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(args.seed, args.seed + args.count):
+            layer = random_layer(np.random.default_rng(seed))
+            cost = synthesize(rtlil.convert(LayerEngine(layer)), Path(folder), top="top").total.cost
+            print(f"seed {seed}: {layer.plan.unit} {layer.plan.pe} x {layer.plan.simd}: {cost.luts} luts",
+                  file=sys.stderr, flush=True)
+            rows.append({"seed": seed, "luts": cost.luts, "ffs": cost.ffs, "brams": cost.brams, "dsps": cost.dsps})
+    text = ",\n".join(json.dumps(row) for row in rows)
+    (POINTS / "layer.json").write_text(f"[\n{text}\n]\n")
+
+
+if __name__ == "__main__":
+    main()
