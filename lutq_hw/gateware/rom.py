@@ -44,7 +44,7 @@ class Rom(wiring.Component):
             m.d.comb += self.data.eq(Const(self.words[0], width))
             return m
         if self.style == "luts":
-            m.d.comb += self.data.eq(self._memory(m, "memory", self.words, width))
+            m.d.comb += self.data.eq(self._memory(m, "memory0", self.words, width))
             return m
         # Rows beyond the deepest block stand in further memories; which one was read is remembered.
         found = []
