@@ -283,7 +283,7 @@ def test_build_command(model, tmp_path, monkeypatch, capsys):
     report = '{"fmax": {"clk": {"achieved": 31.5, "constraint": 30}}, "utilization": {}}'
     packs = "for file; do true; done; touch $file"
     fake_tools(tmp_path, monkeypatch, {"SB_LUT4": 100, "SB_RAM40_4K": 3},
-               f"for seed in 1 2; do echo '{report}' >top_seed$seed.report.json; done")
+               f"for seed in 1 2 3 4; do echo '{report}' >top_seed$seed.report.json; done")
     (tmp_path / "icepack").write_text(f"#!/bin/sh\n{packs}\n")
     arguments = ["build", "--model", str(model), "--plan", str(model.with_suffix(".json")), "--output",
                  str(tmp_path / "out"), "--clock", "30"]
@@ -291,6 +291,6 @@ def test_build_command(model, tmp_path, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert json.loads(captured.out)["clock_mhz"] == {"target": 30.0, "achieved": 31.5}
     assert "synthesis (yosys): done" in captured.err
-    assert "place and route (nextpnr), seeds 1, 2: 31.5 MHz" in captured.err
+    assert "place and route (nextpnr), seeds 1, 2, 3, 4: 31.5 MHz" in captured.err
     assert main(arguments) == 0
     assert capsys.readouterr().out == (tmp_path / "out" / "report.txt").read_text()

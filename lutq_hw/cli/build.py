@@ -26,8 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder to write")
     parser.add_argument("--clock", metavar="MHZ", type=float,
                         help="clock to build for (default: the fastest that place and route closes)")
-    parser.add_argument("--seeds", metavar="N", type=positive, default=2,
-                        help="placements to try at each clock (default: 2)")
+    parser.add_argument("--seeds", metavar="N", type=positive, default=4,
+                        help="placements to try at each clock (default: 4)")
     add_tools(parser)
     add_json(parser)
 
