@@ -6,12 +6,26 @@ and training are compared with these functions by equality. `golden_fast` comput
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from .errors import InputError
-from .network import Conv2d, Dense, Flatten, Input, MaxPool2d, Network, Node, Output, TensorType, WeightNode
+from .network import (
+    Add,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Flatten,
+    Input,
+    MaxPool2d,
+    Network,
+    Node,
+    Output,
+    Requantize,
+    TensorType,
+    WeightNode,
+)
 from .network.tensor import Ints
 
 BATCH = 64
@@ -44,8 +58,8 @@ def weighted_sums(terms: Ints, node: WeightNode, x: TensorType, outputs: slice) 
     return acc
 
 
-def stepped(node: WeightNode, acc: Ints) -> Ints:
-    """The layer's step function, or the accumulators themselves."""
+def stepped(node: WeightNode | Add | AvgPool2d | Requantize, acc: Ints) -> Ints:
+    """The node's step function, or the accumulators themselves."""
     return acc if node.step is None else node.step.apply(acc)
 
 
@@ -80,6 +94,25 @@ def max_pool2d(node: MaxPool2d, codes: Ints, x: TensorType) -> Ints:
     return windows(codes, node.kernel, node.stride, node.padding, fill=x.min).max(axis=(3, 4))
 
 
+def avg_pool2d(node: AvgPool2d, codes: Ints, x: TensorType) -> Ints:
+    """Sum of every window, channel by channel; padding adds code 0, and nothing is divided."""
+    assert node.stride is not None
+    return stepped(node, windows(codes, node.kernel, node.stride, node.padding, fill=0).sum(axis=(3, 4)))
+
+
+def add(node: Add, inputs: Sequence[Ints]) -> Ints:
+    """``Σ_i code_i << shifts_i`` of results of one shape."""
+    acc = np.zeros_like(inputs[0])
+    for codes, shift in zip(inputs, node.shifts, strict=True):
+        acc += codes << shift
+    return stepped(node, acc)
+
+
+def requantize(node: Requantize, codes: Ints, x: TensorType) -> Ints:
+    """The step function of every code."""
+    return stepped(node, codes)
+
+
 def flatten(node: Flatten, codes: Ints, x: TensorType) -> Ints:
     """``(N, H * W * C)``, channel last."""
     return codes.reshape(len(codes), x.size)
@@ -91,8 +124,10 @@ def output(node: Output, codes: Ints, x: TensorType) -> Ints:
 
 
 NODES: dict[type, Callable[..., Ints]] = {
-    Dense: dense, Conv2d: conv2d, MaxPool2d: max_pool2d, Flatten: flatten, Output: output,
+    Dense: dense, Conv2d: conv2d, MaxPool2d: max_pool2d, AvgPool2d: avg_pool2d, Requantize: requantize,
+    Flatten: flatten, Output: output,
 }
+"""The function of every kind of node with one input; `add` has several."""
 
 
 def check_codes(network: Network, codes: Ints) -> Ints:
@@ -129,7 +164,8 @@ def run(network: Network, codes: Ints) -> dict[str, Ints]:
 
 def compute(network: Network, node: Node, results: dict[str, Ints]) -> Ints:
     """Result of one node from the results of the nodes before it."""
-    return NODES[type(node)](node, *(results[name] for name in node.inputs), network.input_type(node))
+    inputs = [results[name] for name in node.inputs]
+    return add(node, inputs) if isinstance(node, Add) else NODES[type(node)](node, *inputs, *network.input_types(node))
 
 
 def encode(network: Network, images: Ints) -> Ints:
@@ -179,11 +215,11 @@ def evaluate(network: Network, images: Ints, *, fast: bool = True,
     from . import golden_fast  # it imports this module
 
     batch = golden_fast.batch_size(network) if fast else BATCH
-    engine = golden_fast.FastNetwork(network).run if fast else lambda codes: run(network, codes)
+    engine = golden_fast.FastNetwork(network).output if fast else lambda codes: run(network, codes)[network.output.name]
     results = np.empty((len(images), *network.types[network.output.name].shape), np.int64)
     for begin in range(0, len(images), batch):
         codes = encode(network, images[begin:begin + batch])
-        results[begin:begin + batch] = engine(codes)[network.output.name]
+        results[begin:begin + batch] = engine(codes)
         if progress is not None:
             progress(min(begin + batch, len(images)))
     return results

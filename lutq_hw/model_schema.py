@@ -13,6 +13,9 @@ import numpy as np
 
 from .errors import ModelError
 from .network import (
+    ActivationTable,
+    Add,
+    AvgPool2d,
     Codebook,
     Conv2d,
     Dense,
@@ -21,14 +24,21 @@ from .network import (
     MaxPool2d,
     Node,
     Output,
+    Requantize,
     Shift,
     TensorType,
     Thresholds,
+    WeightNode,
 )
+from .network.merge import MAX_INPUTS
 from .network.steps import Step
 from .strict_json import short
 
-ARRAYS = ("encode", "assignments", "dictionary", "table", "subgroups", "bias", "thresholds", "descending")
+VERSION = 2
+"""Highest version of the format that is read and written."""
+
+ARRAYS = ("encode", "assignments", "coded", "dictionary", "table", "subgroups", "bias", "thresholds", "descending",
+          "activation")
 """Every kind of array; array ``part`` of node ``name`` is stored as ``name.part``."""
 
 BYTE_ARRAYS = ("assignments", "subgroups", "descending")
@@ -36,7 +46,19 @@ BYTE_ARRAYS = ("assignments", "subgroups", "descending")
 
 HEADER_KEYS = ("format", "version", "name", "nodes", "info")
 NODE_KEYS = ("kind", "name", "inputs", "arrays")
-STEP_KEYS = {"thresholds": ("kind", "bits", "signed"), "shift": ("kind", "shift", "bits", "signed")}
+CODING_KEY = "coding"
+"""Key of a node whose assignments are coded; it goes with the array ``coded``."""
+
+CODING_VERSION = 2
+STEP_KEYS = {
+    "thresholds": ("kind", "bits", "signed"), "shift": ("kind", "shift", "bits", "signed"),
+    "table": ("kind", "shift", "bits", "signed"),
+}
+STEP_ARRAYS = {"thresholds": ("thresholds", "descending"), "shift": (), "table": ("activation",)}
+"""Arrays of each kind of step; all but ``descending`` must be there."""
+
+STEP_VERSIONS = {"table": 2}
+"""Version of the format that a kind of step needs, if that is not 1."""
 
 
 class Record:
@@ -53,6 +75,11 @@ class Record:
         for key in self._fields:
             if key not in keys:
                 raise ModelError(f"{self.where}: key {short(key)} must be one of {', '.join(keys)}")
+
+    def check_version(self, what: str, needed: int, version: int) -> None:
+        """Refuse ``what`` in a file of a version that did not have it."""
+        if version < needed:
+            raise ModelError(f"{self.where}: {what} must be in a file of format version {needed}, not {version}")
 
     def _take(self, key: str, good: Callable[[Any], bool], what: str) -> Any:
         if key not in self._fields:
@@ -76,19 +103,19 @@ class Record:
         """True or false."""
         return self._take(key, lambda value: isinstance(value, bool), "true or false")
 
-    def integers(self, key: str) -> tuple[int, ...]:
-        """A list of one to three integers."""
+    def integers(self, key: str, *, most: int = 3) -> tuple[int, ...]:
+        """A list of one to ``most`` integers."""
         def good(value: Any) -> bool:
-            return isinstance(value, list) and 1 <= len(value) <= 3 and all(map(_is_integer, value))
-        return tuple(self._take(key, good, "a list of one to three integers"))
+            return isinstance(value, list) and 1 <= len(value) <= most and all(map(_is_integer, value))
+        return tuple(self._take(key, good, f"a list of 1 to {most} integers"))
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        """A short list of strings without repetition."""
+    def texts(self, key: str, *, distinct: bool = True) -> tuple[str, ...]:
+        """A short list of strings, ``distinct``: without repetition."""
         def good(value: Any) -> bool:
             return (isinstance(value, list) and len(value) <= 64
                     and all(isinstance(item, str) and len(item) <= 64 for item in value)
-                    and len(set(value)) == len(value))
-        return tuple(self._take(key, good, "a list of distinct names"))
+                    and (not distinct or len(set(value)) == len(value)))
+        return tuple(self._take(key, good, "a list of distinct names" if distinct else "a list of names"))
 
     def record(self, key: str) -> dict[str, Any]:
         """A JSON object."""
@@ -111,6 +138,7 @@ class Fields:
     name: str
     inputs: tuple[str, ...]
     arrays: dict[str, np.ndarray]
+    version: int
 
     @property
     def input(self) -> str:
@@ -129,25 +157,37 @@ class Fields:
     def step(self) -> Step | None:
         fields = self.record.optional("step")
         if fields is None:
-            self._refuse_thresholds()
+            self._refuse_arrays_of_others(None)
             return None
         record = Record(f"{self.record.where}: step", fields)
         kind = record.text("kind")
         if kind not in STEP_KEYS:
-            raise ModelError(f"{record.where}: kind must be {' or '.join(STEP_KEYS)}, not {short(kind)}")
+            raise ModelError(f"{record.where}: kind must be one of {', '.join(STEP_KEYS)}, not {short(kind)}")
+        record.check_version(f"kind {kind}", STEP_VERSIONS.get(kind, 1), self.version)
         record.check_keys(STEP_KEYS[kind])
+        self._refuse_arrays_of_others(kind)
+        for part in STEP_ARRAYS[kind][:1]:
+            if part not in self.arrays:
+                raise ModelError(f"{self.record.where}: arrays must list {part}")
         bits, signed = record.integer("bits"), record.flag("signed")
         if kind == "shift":
-            self._refuse_thresholds()
             return Shift(record.integer("shift"), bits, signed)
-        if "thresholds" not in self.arrays:
-            raise ModelError(f"{self.record.where}: arrays must list thresholds")
+        if kind == "table":
+            return ActivationTable(self.arrays["activation"], record.integer("shift"), bits, signed)
         return Thresholds(self.arrays["thresholds"], bits, signed, self.arrays.get("descending"))
 
-    def _refuse_thresholds(self) -> None:
-        for part in ("thresholds", "descending"):
-            if part in self.arrays:
-                raise ModelError(f"{self.record.where}: arrays must list {part} only with a step of kind thresholds")
+    @property
+    def required_step(self) -> Step:
+        step = self.step
+        if step is None:
+            raise ModelError(f"{self.record.where}: step must be an object, not None")
+        return step
+
+    def _refuse_arrays_of_others(self, mine: str | None) -> None:
+        for kind, parts in STEP_ARRAYS.items():
+            for part in parts:
+                if part in self.arrays and kind != mine:
+                    raise ModelError(f"{self.record.where}: arrays must list {part} only with a step of kind {kind}")
 
 
 def _input(fields: Fields) -> Node:
@@ -175,6 +215,20 @@ def _max_pool2d(fields: Fields) -> Node:
                      record.integers("padding"))  # type: ignore[arg-type]
 
 
+def _avg_pool2d(fields: Fields) -> Node:
+    record = fields.record
+    return AvgPool2d(fields.name, fields.input, record.integers("kernel"), record.integers("stride"),  # type: ignore[arg-type]
+                     record.integers("padding"), fields.step)  # type: ignore[arg-type]
+
+
+def _add(fields: Fields) -> Node:
+    return Add(fields.name, fields.inputs, fields.record.integers("shifts", most=MAX_INPUTS), fields.step)
+
+
+def _requantize(fields: Fields) -> Node:
+    return Requantize(fields.name, fields.input, fields.required_step)
+
+
 def _flatten(fields: Fields) -> Node:
     return Flatten(fields.name, fields.input)
 
@@ -185,23 +239,39 @@ def _output(fields: Fields) -> Node:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of node: its own header keys, the arrays it may list, and how it is made."""
+    """A kind of node: its own header keys, the arrays it may list, and how it is made.
+
+    ``version`` is the first version of the format that has it; ``distinct`` says that no input may be named twice.
+    """
 
     keys: tuple[str, ...]
     arrays: tuple[str, ...]
     make: Callable[[Fields], Node]
+    version: int = 1
+    distinct: bool = True
 
 
-_WEIGHTS = ("assignments", "dictionary", "table", "subgroups", "bias", "thresholds", "descending")
+_STEP = ("thresholds", "descending", "activation")
+_WEIGHTS = ("assignments", "coded", "dictionary", "table", "subgroups", "bias", *_STEP)
 
 KINDS: dict[str, Kind] = {
     "input": Kind(("shape", "bits", "signed"), ("encode",), _input),
     "dense": Kind(("step",), _WEIGHTS, _dense),
     "conv2d": Kind(("step", "stride", "padding", "groups"), _WEIGHTS, _conv2d),
     "max_pool2d": Kind(("kernel", "stride", "padding"), (), _max_pool2d),
+    "avg_pool2d": Kind(("kernel", "stride", "padding", "step"), _STEP, _avg_pool2d, version=2),
+    "add": Kind(("shifts", "step"), _STEP, _add, version=2, distinct=False),
+    "requantize": Kind(("step",), _STEP, _requantize, version=2),
     "flatten": Kind((), (), _flatten),
     "output": Kind(("result",), (), _output),
 }
+
+
+def version_of(record: Mapping[str, Any]) -> int:
+    """Lowest version of the format that has everything in a node's header record."""
+    step = record.get("step")
+    return max(KINDS[record["kind"]].version, STEP_VERSIONS.get(step["kind"], 1) if step else 1,
+               CODING_VERSION if CODING_KEY in record else 1)
 
 
 def describe(node: Node) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -213,35 +283,53 @@ def describe(node: Node) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             record = {"kind": "input", **record, "shape": list(type_.shape), "bits": type_.bits, "signed": type_.signed}
             return record, {} if node.encode is None else {"encode": node.encode}
         case MaxPool2d():
-            return {"kind": "max_pool2d", **record, "kernel": list(node.kernel), "stride": list(node.stride or ()),
-                    "padding": list(node.padding)}, {}
+            return {"kind": "max_pool2d", **record, **_describe_window(node)}, {}
+        case AvgPool2d():
+            record = {"kind": "avg_pool2d", **record, **_describe_window(node)}
+            return _with_step(record, {}, node.step)
+        case Add():
+            return _with_step({"kind": "add", **record, "shifts": list(node.shifts)}, {}, node.step)
+        case Requantize():
+            return _with_step({"kind": "requantize", **record}, {}, node.step)
         case Flatten():
             return {"kind": "flatten", **record}, {}
         case Output():
             return {"kind": "output", **record, "result": node.kind}, {}
         case Dense():
-            record = {"kind": "dense", **record}
+            return _with_step({"kind": "dense", **record}, _weight_arrays(node), node.step)
         case Conv2d():
             record = {"kind": "conv2d", **record, "stride": list(node.stride), "padding": list(node.padding),
                       "groups": node.groups}
-    weights, step = node.weights, node.step
+            return _with_step(record, _weight_arrays(node), node.step)
+
+
+def _describe_window(node: MaxPool2d | AvgPool2d) -> dict[str, list[int]]:
+    return {"kernel": list(node.kernel), "stride": list(node.stride or ()), "padding": list(node.padding)}
+
+
+def _weight_arrays(node: WeightNode) -> dict[str, np.ndarray]:
+    weights = node.weights
     arrays = {"assignments": weights.assignments}
     arrays |= {"dictionary": weights.dictionary} if weights.table is None else {"table": weights.table}
     if weights.groups > 1:
         arrays["subgroups"] = weights.subgroups
-    arrays["bias"] = node.bias
-    if isinstance(step, Thresholds):
-        arrays["thresholds"] = step.values
-        if step.descending.any():
-            arrays["descending"] = step.descending
-    return {**record, "step": _describe_step(step)}, arrays
+    return {**arrays, "bias": node.bias}
 
 
-def _describe_step(step: Step | None) -> dict[str, Any] | None:
+def _with_step(record: dict[str, Any], arrays: dict[str, np.ndarray],
+               step: Step | None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Record and arrays with those of the step behind them."""
     match step:
         case None:
-            return None
+            return {**record, "step": None}, arrays
         case Thresholds():
-            return {"kind": "thresholds", "bits": step.bits, "signed": step.signed}
+            arrays = {**arrays, "thresholds": step.values}
+            if step.descending.any():
+                arrays["descending"] = step.descending
+            fields: dict[str, Any] = {"kind": "thresholds", "bits": step.bits, "signed": step.signed}
         case Shift():
-            return {"kind": "shift", "shift": step.shift, "bits": step.bits, "signed": step.signed}
+            fields = {"kind": "shift", "shift": step.shift, "bits": step.bits, "signed": step.signed}
+        case ActivationTable():
+            arrays = {**arrays, "activation": step.values}
+            fields = {"kind": "table", "shift": step.shift, "bits": step.bits, "signed": step.signed}
+    return {**record, "step": fields}, arrays

@@ -1,35 +1,81 @@
-"""Model files: a `Network` as a `.npz` archive, format version 1 (``docs/model-format.md``).
+"""Model files: a `Network` as a `.npz` archive, format versions 1 and 2 (``docs/model-format.md``).
 
-`save` writes the same bytes for the same network everywhere; `load` trusts nothing: whatever the file holds, it returns
-a network that satisfies every rule of `lutq_hw.network` or raises `ModelError` with one sentence, within 256 MB.
+`save` writes the same bytes for the same network everywhere, in the lowest version that can express it, and with
+``coding="huffman"`` the assignments as Huffman codewords where these are smaller. `load` trusts nothing: whatever the
+file holds, it returns a network that satisfies every rule of `lutq_hw.network` or raises `ModelError` with one
+sentence, within 256 MB.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .atomic import write_bytes
+from .coded import CODINGS, Coding, smallest
 from .errors import ModelError
-from .model_schema import ARRAYS, BYTE_ARRAYS, HEADER_KEYS, KINDS, NODE_KEYS, Fields, Kind, Record, describe
+from .model_schema import (
+    ARRAYS,
+    BYTE_ARRAYS,
+    CODING_KEY,
+    CODING_VERSION,
+    HEADER_KEYS,
+    KINDS,
+    NODE_KEYS,
+    VERSION,
+    Fields,
+    Kind,
+    Record,
+    describe,
+    version_of,
+)
 from .network import Network, Node
+from .network.checks import NAME
 from .network.graph import MAX_NODES
-from .network.nodes import NAME
 from .npz import Archive
 from .strict_json import parse, short
 
 FORMAT = "lutq"
-VERSION = 1
 
 MAX_FILE_BYTES = 64 << 20
 MAX_ARRAY_BYTES = 64 << 20
 MAX_LOADED_BYTES = 32 << 20
 MAX_HEADER_BYTES = 1 << 20
+
+
+class _Stored(NamedTuple):
+    """A node as the file has it, its keys and the names of its arrays checked."""
+
+    kind: Kind
+    record: Record
+    arrays: tuple[str, ...]
+    coding: Coding | None
+
+    @property
+    def name(self) -> str:
+        return self.record.text("name")
+
+
+class LayerBytes(NamedTuple):
+    """How a file has the assignments of a layer: ``raw``, ``huffman`` or ``sparse``, and in how many bytes."""
+
+    coding: str
+    size: int
+
+
+class Contents(NamedTuple):
+    """What `contents` says about a file."""
+
+    size: int
+    version: int
+    layers: Mapping[str, LayerBytes]
 
 
 def load(path: str | Path) -> Network:
@@ -42,16 +88,44 @@ def load(path: str | Path) -> Network:
         expected, what was found.
     """
     path = Path(path)
-    with Archive(path, error=ModelError, max_file=MAX_FILE_BYTES, max_total=MAX_ARRAY_BYTES,
-                 max_members=1 + MAX_NODES * len(ARRAYS)) as archive:
-        header = _header(archive)
-        nodes = [_fields(archive, path, number, item) for number, item in enumerate(header.pop("nodes"))]
-        _check_arrays(archive, nodes)
+    with _opened(path) as (archive, header, nodes):
         try:
-            return Network(header["name"], tuple(_node(archive, *node) for node in nodes), header["info"])
+            return Network(header["name"], tuple(_node(archive, header["version"], node) for node in nodes),
+                           header["info"])
         except ModelError as error:
             text = str(error)
             raise ModelError(text if text.startswith(f"{path}: ") else f"{path}: {text}") from None
+
+
+def contents(path: str | Path) -> Contents:
+    """Bytes of the model file ``path``, its version, and how it has the assignments of each layer.
+
+    Raises
+    ------
+    ModelError
+        As `load` does, but no array is looked into.
+    """
+    path, layers = Path(path), {}
+    with _opened(path) as (archive, header, nodes):
+        for node in nodes:
+            for part in node.arrays:
+                if part in ("assignments", "coded"):
+                    shape = archive.header(f"{node.name}.{part}")
+                    kind = "raw" if node.coding is None else node.coding.kind
+                    layers[node.name] = LayerBytes(kind, shape.elements * shape.dtype.itemsize)
+        return Contents(path.stat().st_size, header["version"], layers)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Archive, dict[str, Any], list[_Stored]]]:
+    """Archive, header and nodes, with all that can be checked without the elements of the arrays."""
+    with Archive(path, error=ModelError, max_file=MAX_FILE_BYTES, max_total=MAX_ARRAY_BYTES,
+                 max_members=1 + MAX_NODES * len(ARRAYS)) as archive:
+        header = _header(archive)
+        nodes = [_stored(archive, path, header["version"], number, item)
+                 for number, item in enumerate(header.pop("nodes"))]
+        _check_arrays(archive, nodes)
+        yield archive, header, nodes
 
 
 def _header(archive: Archive) -> dict[str, Any]:
@@ -86,8 +160,8 @@ def _header(archive: Archive) -> dict[str, Any]:
     return fields
 
 
-def _fields(archive: Archive, path: Path, number: int, item: Any) -> tuple[Kind, Record, tuple[str, ...]]:
-    """Kind, record and stored array names of node ``number``, keys checked."""
+def _stored(archive: Archive, path: Path, version: int, number: int, item: Any) -> _Stored:
+    """Node ``number``, keys checked."""
     if not isinstance(item, dict):
         raise ModelError(f"{path}: node {number}: must be an object, not {short(item)}")
     record = Record(f"{path}: node {number}", item)
@@ -99,31 +173,45 @@ def _fields(archive: Archive, path: Path, number: int, item: Any) -> tuple[Kind,
     kind = KINDS.get(record.text("kind"))
     if kind is None:
         raise ModelError(f"{record.where}: kind must be one of {', '.join(KINDS)}, not {short(item['kind'])}")
-    record.check_keys(NODE_KEYS + kind.keys)
+    record.check_version(f"kind {item['kind']}", kind.version, version)
     parts = record.texts("arrays")
+    record.check_keys(NODE_KEYS + kind.keys + ((CODING_KEY,) if "coded" in parts else ()))
     for part in parts:
         if part not in kind.arrays:
             raise ModelError(f"{record.where}: arrays of {item['kind']} must be among "
                              f"{', '.join(kind.arrays) or 'none'}, not {short(part)}")
         if f"{name}.{part}" not in archive.names:
             raise ModelError(f"{record.where}: array {name}.{part} must be in the file")
-    return kind, record, parts
+    return _Stored(kind, record, parts, _coding(record, version) if "coded" in parts else None)
 
 
-def _check_arrays(archive: Archive, nodes: list[tuple[Kind, Record, tuple[str, ...]]]) -> None:
+def _coding(record: Record, version: int) -> Coding:
+    record.check_version("array coded", CODING_VERSION, version)
+    if "assignments" in record.texts("arrays"):
+        raise ModelError(f"{record.where}: arrays must list assignments or coded, not both")
+    return Coding.read(Record(f"{record.where}: coding", record.record(CODING_KEY)))
+
+
+def _check_arrays(archive: Archive, nodes: list[_Stored]) -> None:
     """Every array must be listed by one node, and all must fit the memory limit once loaded."""
     listed, total = {"header"}, 0
-    for _, record, parts in nodes:
-        name = record.text("name")
-        for part in parts:
-            stored = f"{name}.{part}"
+    for node in nodes:
+        for part in node.arrays:
+            stored = f"{node.name}.{part}"
             if stored in listed:
-                raise ModelError(f"{record.where}: node name must be unique")
+                raise ModelError(f"{node.record.where}: node name must be unique")
             listed.add(stored)
             header = archive.header(stored)
             if header.elements == 0:
                 raise ModelError(f"{archive.path}: array {stored} must not be empty, not of shape {header.shape}")
-            total += header.elements * _loaded_bytes(part)
+            if part == "coded" and node.coding is not None:
+                least = node.coding.lengths + 1
+                if header.dtype != np.uint8 or len(header.shape) != 1 or header.elements < least:
+                    raise ModelError(f"{archive.path}: array {stored} must be uint8 of at least {least} elements in "
+                                     f"one axis, not {header.dtype.name} of shape {header.shape}")
+                total += node.coding.weights
+            else:
+                total += header.elements * _loaded_bytes(part)
             if total > MAX_LOADED_BYTES:
                 raise ModelError(f"{archive.path}: array {stored} must keep all loaded arrays within "
                                  f"{MAX_LOADED_BYTES} bytes, not {total}")
@@ -137,53 +225,67 @@ def _loaded_bytes(part: str) -> int:
     return 1 if part in BYTE_ARRAYS else 8
 
 
-def _node(archive: Archive, kind: Kind, record: Record, parts: tuple[str, ...]) -> Node:
-    name = record.text("name")
-    arrays = {part: archive.array(f"{name}.{part}") for part in parts}
+def _node(archive: Archive, version: int, node: _Stored) -> Node:
+    record, name = node.record, node.name
+    arrays = {part: archive.array(f"{name}.{part}") for part in node.arrays}
     try:
-        return kind.make(Fields(record, name, record.texts("inputs"), arrays))
+        if node.coding is not None:
+            arrays["assignments"] = _decoded(node.coding, name, arrays.pop("coded"))
+        return node.kind.make(Fields(record, name, record.texts("inputs", distinct=node.kind.distinct), arrays,
+                                     version))
     except ModelError as error:
         text = str(error)
         raise ModelError(text if text.startswith(record.where) else f"{record.where}: {text}") from None
 
 
-def save(network: Network, path: str | Path) -> None:
-    """Write ``network`` to ``path``: to a file beside it first, then renamed over it, so no reader sees half a file.
+def _decoded(coding: Coding, name: str, data: np.ndarray) -> np.ndarray:
+    try:
+        return coding.decode(data)
+    except ModelError as error:
+        raise ModelError(f"array {name}.coded: {error}") from None
+
+
+def save(network: Network, path: str | Path, *, coding: str = "none") -> None:
+    """Write ``network`` to ``path``, whole or not at all.
+
+    Parameters
+    ----------
+    network, path
+        What and where to.
+    coding
+        ``none``: a byte for each index; ``huffman``: the indices of each layer in the smallest of that, a codeword for
+        each, or codewords for those that differ from the most frequent one and for the gaps between them.
 
     Raises
     ------
     ModelError
-        If the file cannot be written, or the network exceeds the limits that `load` has.
+        If the file cannot be written, the network exceeds the limits that `load` has, or there is no such coding.
     """
-    path = Path(path)
-    data = to_bytes(network)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with fresh.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from None
+    write_bytes(Path(path), to_bytes(network, coding=coding), error=ModelError)
 
 
-def to_bytes(network: Network) -> bytes:
-    """The model file of ``network``: arrays stored, not deflated, so that the bytes do not depend on a zlib version."""
+def to_bytes(network: Network, *, coding: str = "none") -> bytes:
+    """What `save` writes: arrays stored, not deflated, so that the bytes do not depend on a zlib version."""
+    if coding not in CODINGS:
+        raise ModelError(f"coding must be one of {', '.join(CODINGS)}, not {coding!r}")
     arrays: dict[str, np.ndarray] = {}
     nodes, loaded = [], 0
     for node in network.nodes:
         record, parts = describe(node)
-        nodes.append({**record, "arrays": list(parts)})
-        arrays |= {f"{node.name}.{part}": _smallest(value) for part, value in parts.items()}
         loaded += sum(value.size * _loaded_bytes(part) for part, value in parts.items())
         if loaded > MAX_LOADED_BYTES:
             raise ModelError(f"{node.name}: arrays must keep the model within {MAX_LOADED_BYTES} bytes, not {loaded}")
-    header = {"format": FORMAT, "version": VERSION, "name": network.name, "nodes": nodes, "info": dict(network.info)}
+        if coding == "huffman" and (coded := smallest(parts["assignments"]) if "assignments" in parts else None):
+            record[CODING_KEY] = coded.coding.fields
+            parts = {"coded": coded.array, **{part: value for part, value in parts.items() if part != "assignments"}}
+        nodes.append({**record, "arrays": list(parts)})
+        arrays |= {f"{node.name}.{part}": _smallest(value) for part, value in parts.items()}
+    return _archived(network, nodes, arrays)
+
+
+def _archived(network: Network, nodes: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> bytes:
+    version = max(version_of(record) for record in nodes)
+    header = {"format": FORMAT, "version": version, "name": network.name, "nodes": nodes, "info": dict(network.info)}
     text = json.dumps(header, allow_nan=False).encode()
     if len(text) > MAX_HEADER_BYTES:
         raise ModelError(f"{network.name}: header must take at most {MAX_HEADER_BYTES} bytes, not {len(text)} "

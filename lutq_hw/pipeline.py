@@ -13,7 +13,21 @@ from math import gcd
 from .errors import PlanError
 from .geometry import WindowGeometry, window_of
 from .mac import MacUnit
-from .network import Conv2d, Dense, MaxPool2d, ModelError, Network, Output, TensorType, WeightNode
+from .network import (
+    ActivationTable,
+    Add,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    MaxPool2d,
+    ModelError,
+    Network,
+    Node,
+    Output,
+    Requantize,
+    TensorType,
+    WeightNode,
+)
 from .output import OutputStage
 from .outputs import OUTPUTS
 from .plan import LayerPlan, Plan, PoolPlan
@@ -130,9 +144,35 @@ class Argmax:
 Stage = Gearbox | Layer | Pool | Argmax
 
 
+def hardware_nodes(network: Network) -> tuple[Node, ...]:
+    """The nodes of ``network`` as hardware has them: an activation table is the bank of thresholds equal to it.
+
+    Raises
+    ------
+    PlanError
+        If a node has no hardware; the sentence names it.
+    """
+    return tuple(map(_hardware_node, network.nodes))
+
+
+def _hardware_node(node: Node) -> Node:
+    match node:
+        case Add() | AvgPool2d() | Requantize():
+            kind = {Add: "an add", AvgPool2d: "an average pool", Requantize: "a requantise"}[type(node)]
+            raise PlanError(f"{node.name}: {kind} node has no hardware yet; golden evaluates it, plan and build need a "
+                            "chain of convolutions, dense layers, max-pools and flattens")
+        case Dense(step=ActivationTable() as table) | Conv2d(step=ActivationTable() as table):
+            try:
+                return replace(node, step=table.thresholds(node.outputs))
+            except ModelError as error:
+                raise PlanError(f"layer {node.name}: {error}") from None
+        case _:
+            return node
+
+
 def check_layer(network: Network, plan: LayerPlan | PoolPlan) -> None:
     """Raise `PlanError` if ``plan`` cannot be built for its layer."""
-    node = next((n for n in network.nodes if n.name == plan.node), None)
+    node = next((_hardware_node(n) for n in network.nodes if n.name == plan.node), None)
     where = f"layer {plan.node}"
     if isinstance(node, MaxPool2d) and isinstance(plan, PoolPlan):
         channels = network.input_type(node).channels
@@ -188,12 +228,13 @@ def pipeline(network: Network, plan: Plan) -> tuple[Stage, ...]:
     Raises
     ------
     PlanError
-        If the plan was made for another model or an entry cannot be built; the sentence names the layer.
+        If the plan was made for another model, a node has no hardware or an entry cannot be built; the sentence names
+        the layer.
     """
     if plan.digest != network.digest:
         raise PlanError(f"plan must be for model {network.digest[:16]}, not {plan.digest[:16]}; make the plan again")
     stages: list[Stage] = []
-    for node in network.nodes:
+    for node in hardware_nodes(network):
         match node:
             case Dense() | Conv2d():
                 layer_plan = plan[node.name]

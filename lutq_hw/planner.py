@@ -16,7 +16,7 @@ from .costing import LayerParts, gearbox_cost, stage_cost
 from .errors import PlanError
 from .network import Conv2d, Dense, MaxPool2d, Network, TensorType, WeightNode
 from .outputs import OUTPUTS
-from .pipeline import Layer, Pool
+from .pipeline import Layer, Pool, hardware_nodes
 from .plan import LayerPlan, Plan, PoolPlan
 from .units import UNITS
 
@@ -201,13 +201,13 @@ def candidates(network: Network, units: Sequence[str] | None = None) -> list[lis
     Raises
     ------
     PlanError
-        If no unit can run a layer; the sentence names every unit with its reason.
+        If a node has no hardware, or no unit can run a layer; the sentence names every unit with its reason.
     """
     unknown = [name for name in units or () if name not in UNITS]
     if unknown:
         raise PlanError(f"unit must be one of {', '.join(UNITS)}, not {unknown[0]!r}")
     layers = []
-    for node in network.nodes:
+    for node in hardware_nodes(network):
         if isinstance(node, MaxPool2d):
             layers.append(pool_candidates(node, network.input_type(node)))
         elif isinstance(node, Dense | Conv2d):
@@ -307,10 +307,11 @@ def _too_large(network: Network, board: Budget, layers: Sequence[Sequence[Candid
 def explain(network: Network, plan: Plan, board: Budget) -> list[Verdict]:
     """For every weight layer and unit: why it was chosen or not, against the chosen plan's cycles."""
     verdicts = []
+    nodes = {node.name: node for node in hardware_nodes(network)}
     for entry in plan.layers:
         if not isinstance(entry, LayerPlan):
             continue
-        node = network[entry.node]
+        node = nodes[entry.node]
         assert isinstance(node, Dense | Conv2d)
         x = network.input_type(node)
         parts = LayerParts(node, x)

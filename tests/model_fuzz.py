@@ -33,7 +33,7 @@ if __name__ == "__main__":
 
 from networks import Limits, random_network
 
-from lutq_hw import modelfile
+from lutq_hw import coded, modelfile
 from lutq_hw.errors import ModelError
 from lutq_hw.network import Network
 
@@ -107,6 +107,20 @@ def unpack(data: bytes) -> tuple[dict[str, Any], Parts]:
     return json.loads(text), dict(arrays)
 
 
+def with_codings(header: dict[str, Any], arrays: Parts, choose: Callable[[], str]) -> tuple[dict[str, Any], Parts]:
+    """Header and arrays with the assignments of each layer as ``choose`` has it: raw, huffman or sparse."""
+    arrays = dict(arrays)
+    for node in header["nodes"]:
+        kind = choose() if "assignments" in node["arrays"] else "raw"
+        if kind != "raw":
+            header["version"] = 2
+            made = (coded.dense if kind == "huffman" else coded.sparse)(arrays.pop(f"{node['name']}.assignments"))
+            node["coding"] = json.loads(json.dumps(made.coding.fields))
+            node["arrays"][node["arrays"].index("assignments")] = "coded"
+            arrays[f"{node['name']}.coded"] = made.array
+    return header, arrays
+
+
 def repack(rng: Rng, header: Any, arrays: Parts, text: bytes | None = None) -> bytes:
     """An intact archive, so that the mutation is met only behind the checksums."""
     text = json.dumps(header).encode() if text is None else text
@@ -158,9 +172,13 @@ INTERESTING: list[Any] = [
     None, True, False, 0, 1, 2, -1, 3, 8, 9, 31, 32, 33, 255, 256, 4096, 4097, 65536, 65537, 1 << 31, 1 << 63, 1 << 64,
     -(1 << 63), 10**19, 0.5, 1e308, "", "x", "image", "out", "conv0", "thresholds", "shift", "dense", "conv2d", "input",
     "output", "scores", "argmax", "table", "../../x", "a" * 70, "a" * 5000, "\ud800", "\n", "\x1b[31m", "é",
-    [], {}, [[]], [1], [1, 1], [0, 0], [2, 2], [1, 1, 1], [3, 3, 3], [4096, 4096, 4096], [70000], [1, 2, 3, 4],
+    "add", "avg_pool2d", "requantize", "activation", "coded", "coding", "huffman", "sparse",
     ["image"], ["image", "image"], [None], [True, True],
-    {"kind": "shift", "shift": 1, "bits": 4, "signed": False}, {"kind": "thresholds", "bits": 4, "signed": True},
+    [], {}, [[]], [1], [1, 1], [0, 0], [2, 2], [1, 1, 1], [3, 3, 3], [4096, 4096, 4096], [70000], [1, 2, 3, 4],
+    {"kind": "shift", "shift": 1, "bits": 4, "signed": False},
+    {"kind": "table", "shift": 1, "bits": 4, "signed": False},
+    {"kind": "thresholds", "bits": 4, "signed": True}, {"kind": "huffman", "shape": [4, 4], "symbols": 3},
+    {"kind": "sparse", "shape": [4096, 8000], "symbols": 1, "rest": 0, "kept": 1, "gap_symbols": 2, "gaps": 1},
 ]
 
 
@@ -343,10 +361,43 @@ def mutate_zip(rng: Rng, pool: list[bytes]) -> bytes:
                 count=int(rng.integers(0, 65536)) if rng.random() < 0.05 else None)
 
 
+def mutate_coded(rng: Rng, pool: list[bytes]) -> bytes:
+    """Coded assignments: code lengths that are other codes or none, bits of the streams, counts that lie."""
+    some = [data for data in pool if any(name.endswith(".coded") for name in unpack(data)[1])]
+    header, arrays = unpack(_pick(rng, some))
+    node = _pick(rng, [node for node in header["nodes"] if "coding" in node])
+    coding, name = node["coding"], f"{node['name']}.coded"
+    data = arrays[name].copy()
+    lengths = coding["symbols"] + coding.get("gap_symbols", 0)
+    i, j = rng.integers(lengths, size=2)
+    choice = rng.integers(8)
+    if choice == 0:
+        data[[i, j]] = data[[j, i]]
+    elif choice == 1:
+        data[i] = _pick(rng, [0, 1, 2, 15, 16, 17, 24, 25, 255])
+    elif choice == 2:
+        data[int(rng.integers(lengths, len(data)))] ^= 1 << int(rng.integers(8))
+    elif choice == 3:
+        longer = np.append(data, np.uint8(0))
+        data = _pick(rng, [data[:-1], longer, data[:lengths], data[:lengths + 1], np.delete(data, i)])
+    elif choice == 4:
+        data[lengths:] = rng.integers(0, 256, len(data) - lengths)
+    elif choice == 5:
+        key = _pick(rng, [key for key in coding if key not in ("kind", "shape")])
+        coding[key] += int(rng.integers(-2, 3))
+    elif choice == 6:
+        axis = int(rng.integers(len(coding["shape"])))
+        coding["shape"][axis] = _pick(rng, [0, 1, 2, 3, coding["shape"][axis] + 1, 4096, 1 << 20, 1 << 40])
+    else:
+        other = _pick(rng, [coding["shape"][::-1], coding["shape"][1:], [*coding["shape"], 1], [2, 1 << 24]])
+        coding["shape"] = other
+    return repack(rng, header, {**arrays, name: data})
+
+
 MUTATIONS: dict[str, tuple[Callable[[Rng, list[bytes]], bytes], int]] = {
     "flip_bits": (flip_bits, 2), "truncate": (truncate, 1), "splice": (splice, 1), "overwrite": (overwrite, 1),
     "header": (mutate_header, 6), "text": (mutate_text, 2), "array": (mutate_array, 5), "npy": (mutate_npy, 2),
-    "zip": (mutate_zip, 2),
+    "zip": (mutate_zip, 2), "coded": (mutate_coded, 4),
 }
 """Mutation and how often it is chosen."""
 
@@ -355,9 +406,14 @@ MUTATIONS: dict[str, tuple[Callable[[Rng, list[bytes]], bytes], int]] = {
 
 
 def base_files(rng: Rng) -> list[bytes]:
-    """Valid files of small random networks."""
-    limits = Limits(extent=5, channels=3, bits=5, entries=5)
-    return [modelfile.to_bytes(random_network(rng, limits)) for _ in range(40)]
+    """Valid files of small random networks; every second pair with coded assignments."""
+    limits = [Limits(extent=5, channels=3, bits=5, entries=5, graph=graph) for graph in (False, True)]
+    files = [modelfile.to_bytes(random_network(rng, limits[number % 2])) for number in range(40)]
+    for number in range(40):
+        if number % 4 > 1:
+            parts = with_codings(*unpack(files[number]), lambda: _pick(rng, ["raw", "huffman", "sparse", "sparse"]))
+            files[number] = repack(rng, *parts)
+    return files
 
 
 def check(path: Path) -> str:
@@ -376,11 +432,12 @@ def check(path: Path) -> str:
 
 def check_network(network: Network, path: Path) -> None:
     """What is accepted can be written, and read back the same."""
-    data = modelfile.to_bytes(network)
-    path.write_bytes(data)
-    again = modelfile.load(path)
-    assert again.digest == network.digest and again.info == network.info and again.name == network.name
-    assert modelfile.to_bytes(again) == data
+    for coding in coded.CODINGS:
+        data = modelfile.to_bytes(network, coding=coding)
+        path.write_bytes(data)
+        again = modelfile.load(path)
+        assert again.digest == network.digest and again.info == network.info and again.name == network.name
+        assert modelfile.to_bytes(again, coding=coding) == data
 
 
 def _too_long(*_: object) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from lutq_hw.network import Conv2d, Dense, MaxPool2d, Network, WeightNode
 from lutq_hw.outputs import OUTPUTS
+from lutq_hw.pipeline import hardware_nodes
 from lutq_hw.plan import LayerPlan, Plan, PoolPlan
 from lutq_hw.units import UNITS
 
@@ -23,7 +24,7 @@ def divisors(n: int) -> list[int]:
 def random_plan(rng: np.random.Generator, network: Network) -> Plan:
     """A valid plan for ``network``."""
     layers: list[LayerPlan | PoolPlan] = []
-    for node in network.nodes:
+    for node in hardware_nodes(network):
         if isinstance(node, Dense | Conv2d):
             layers.append(random_layer(rng, network, node))
         elif isinstance(node, MaxPool2d):

@@ -134,15 +134,16 @@ def test_a_reader_that_leaves(model: Path) -> None:
 SHOWN = """\
 small
 digest {digest}
+file of {size:,} bytes, format version 1
 
-layer  kind     window  output    weights  MACs  K  bits/weight  entropy  acc bits  step
------  -------  ------  --------  -------  ----  -  -----------  -------  --------  -------
+layer  kind     window  output    weights  MACs  K  bits/weight  entropy  coding  bytes  acc bits  step
+-----  -------  ------  --------  -------  ----  -  -----------  -------  ------  -----  --------  -------
 image  input            2x2x1 u4
 flat   flatten          4 u4
-fc     dense            2 s4            8     8  3            2     1.50         7  shift 1
+fc     dense            2 s4            8     8  3            2     1.50  raw         8         7  shift 1
 class  output           1 u1
------  -------  ------  --------  -------  ----  -  -----------  -------  --------  -------
-total                                   8     8            2.00     1.50
+-----  -------  ------  --------  -------  ----  -  -----------  -------  ------  -----  --------  -------
+total                                   8     8            2.00     1.50              8
 
 fc: dictionary -1 0 2
   -1  2   25.0 %  ####################
@@ -157,7 +158,8 @@ info
 
 def test_show_as_text(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", "--model", str(model)]) == 0
-    assert capsys.readouterr() == (SHOWN.format(digest=modelfile.load(model).digest), "")
+    assert capsys.readouterr() == (
+        SHOWN.format(digest=modelfile.load(model).digest, size=model.stat().st_size), "")
 
 
 def test_show_as_json(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,6 +168,8 @@ def test_show_as_json(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (shown["name"], shown["weights"], shown["macs"], shown["entropy"]) == ("small", 8, 8, 1.5)
     assert shown["info"] == {"accuracy": 0.5, "recipe": "by hand"}
     dense = shown["layers"][2]
+    assert (shown["file_bytes"], shown["version"]) == (model.stat().st_size, 1)
+    assert (dense["coding"], dense["index_bytes"]) == ("raw", 8)
     assert dense["dictionary"] == [[-1, 0, 2]] and dense["usage"] == [2, 2, 4] and dense["accumulator_bits"] == 7
 
 

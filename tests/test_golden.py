@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Limits, random_codes, random_network
 
-from lutq_hw import golden, golden_fast
+from lutq_hw import golden, golden_fast, step_tables
 from lutq_hw.errors import InputError, ModelError
 from lutq_hw.network import (
     Codebook,
@@ -260,7 +260,7 @@ def test_thresholds_far_apart_are_searched_not_tabulated(monkeypatch: pytest.Mon
     for network in [random_network(rng, limits) for _ in range(10)]:
         codes = random_codes(rng, network, 3)
         tabulated = both(network, codes)
-        monkeypatch.setattr(golden_fast, "MAX_STEP_TABLE", 0)
+        monkeypatch.setattr(step_tables, "MAX_STEP_TABLE", 0)
         for name, values in both(network, codes).items():
             np.testing.assert_array_equal(values, tabulated[name])
         monkeypatch.undo()

@@ -7,18 +7,35 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import model_fuzz
 import numpy as np
 import pytest
-from networks import random_network
+from networks import Limits, random_network
 
 from lutq_hw import golden, modelfile, npz
 from lutq_hw.errors import ModelError
 from lutq_hw.model_schema import ARRAYS, BYTE_ARRAYS, HEADER_KEYS, KINDS, NODE_KEYS, STEP_KEYS
-from lutq_hw.network import Codebook, Conv2d, Dense, Flatten, Input, Network, Output, Shift, TensorType, Thresholds
+from lutq_hw.network import (
+    ActivationTable,
+    Add,
+    AvgPool2d,
+    Codebook,
+    Conv2d,
+    Dense,
+    Flatten,
+    Input,
+    Network,
+    Node,
+    Output,
+    Requantize,
+    Shift,
+    TensorType,
+    Thresholds,
+)
 from lutq_hw.network.codebook import MAX_ENTRIES, MAX_GROUPS, MAX_OUTPUTS, MAX_VALUE
 from lutq_hw.network.graph import MAX_NODES
 from lutq_hw.network.tensor import MAX_DIMENSION, MAX_ELEMENTS
@@ -73,7 +90,7 @@ def edited(tmp_path: Path) -> Edited:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_random_networks_survive(seed: int, tmp_path: Path) -> None:
-    network = random_network(np.random.default_rng(seed))
+    network = random_network(np.random.default_rng(seed), Limits(graph=seed % 2 == 0))
     modelfile.save(network, tmp_path / "m.npz")
     again = modelfile.load(str(tmp_path / "m.npz"))
     assert (again.digest, again.name, again.info) == (network.digest, network.name, network.info)
@@ -137,6 +154,36 @@ def test_the_first_file_of_version_1_stays_readable() -> None:
     assert results["class"].tolist() == [[0], [0], [0]]
 
 
+def test_the_first_file_of_version_2_stays_readable() -> None:
+    network = modelfile.load(HERE / "data" / "model_v2_all.npz")
+    assert network.digest == "44ab33fbdd644f7bebcab7fc1637e49b976cebd86ec6f65f14e603ea82b8e8b6"
+    assert {type(node).__name__ for node in network.nodes} == {
+        "Input", "Conv2d", "Add", "AvgPool2d", "Requantize", "Flatten", "Dense", "Output"}
+    codes = np.arange(2 * 60).reshape(2, 5, 6, 2)**2 * 7 // 5 % 16 - 8
+    results = golden.run(network, codes)
+    assert results["sum"][1, 0, 0].tolist() == [10, -2]
+    assert results["out"].tolist() == [[550, -788, 60], [550, -788, 60]]
+    assert modelfile.to_bytes(network) == (HERE / "data" / "model_v2_all.npz").read_bytes()
+
+
+def test_the_lowest_version_that_can_express_the_network_is_written() -> None:
+    def version(network: Network) -> int:
+        return model_fuzz.unpack(modelfile.to_bytes(network))[0]["version"]
+
+    chain = small().nodes
+    table = replace(chain[3], step=ActivationTable([0, 1], 2, 1))  # type: ignore[type-var]
+    assert version(small()) == 1
+    assert version(Network("table", (*chain[:3], table, chain[4]))) == 2
+    joins: tuple[Node, ...] = (
+        Add("new", ("flat", "flat")), Requantize("new", "flat", Shift(0, 2)))
+    for node in joins:
+        wide = replace(chain[3], input="new", step=None)  # type: ignore[type-var]
+        assert version(Network("join", (*chain[:3], node, wide, chain[4]))) == 2
+    pool = AvgPool2d("new", "conv", (2, 2))
+    dense = Dense("fc", "flat", Codebook(np.zeros((2, 2), int), [1]))
+    assert version(Network("pool", (*chain[:2], pool, Flatten("flat", "new"), dense, chain[4]))) == 2
+
+
 # --- the document says what the code does
 
 
@@ -170,7 +217,8 @@ def test_document_lists_the_limits() -> None:
 
 
 def test_document_example_is_a_model(tmp_path: Path) -> None:
-    text = DOCUMENT.read_text().split("```json\n", 1)[1].split("```", 1)[0].encode()
+    example = DOCUMENT.read_text().split("## Example", 1)[1]
+    text = example.split("```json\n", 1)[1].split("```", 1)[0].encode()
     np.savez(tmp_path / "m.npz", **{
         "header": np.frombuffer(text, np.uint8), "image.encode": np.arange(256) >> 4, "fc.bias": np.zeros(2, np.int8),
         "fc.assignments": np.zeros((2, 16), np.uint8), "fc.dictionary": np.array([3])})
@@ -217,7 +265,7 @@ def test_archives_that_lie(tmp_path: Path) -> None:
     damaged = "must be a .npz archive (its directory is damaged)"
     lies("must hold an array header (this is no model file)")
     lies("must be a .npz archive (its end is missing or damaged)", good, comment=b"hello")
-    lies("must hold at most 8193 arrays, not 9000", good, count=9000)
+    lies("must hold at most 10241 arrays, not 10300", good, count=10300)
     lies(damaged, good, count=2)
     lies("must not hold the array header twice", good, good)
     lies("must hold arrays that are stored or deflated, which header is not", change(good, flags=1))
@@ -298,9 +346,9 @@ def test_pickled_objects_are_not_touched(tmp_path: Path) -> None:
     (b"{}", "header: key format must be present"),
     (b'{"format": "onnx"}', "header: format must be lutq, not 'onnx'"),
     (b'{"format": "lutq", "version": true}', "header: version must be an integer, not True"),
-    (b'{"format": "lutq", "version": 0}', "header: version must be from 1 to 1, not 0"),
-    (b'{"format": "lutq", "version": 2, "nodes": 7}',
-     "was made by a newer lutq (format version 2, this one reads 1): update lutq to read it"),
+    (b'{"format": "lutq", "version": 0}', "header: version must be from 1 to 2, not 0"),
+    (b'{"format": "lutq", "version": 3, "nodes": 7}',
+     "was made by a newer lutq (format version 3, this one reads 2): update lutq to read it"),
     (b'{"format": "lutq", "version": 1, "name": "x", "info": {}, "nodes": 7}',
      "header: nodes must be a list of at most 1024 nodes"),
     (b'{"format": "lutq", "version": 1, "name": "x", "info": [], "nodes": []}',
@@ -315,7 +363,8 @@ def test_headers_that_are_refused(text: bytes, sentence: str, edited: Edited) ->
 
 @pytest.mark.parametrize("node, key, value, sentence", [
     ("conv", "kind", "conv3d",
-     "conv: kind must be one of input, dense, conv2d, max_pool2d, flatten, output, not 'conv3d'"),
+     ("conv: kind must be one of input, dense, conv2d, max_pool2d, avg_pool2d, add, requantize, flatten, output, "
+      "not 'conv3d'")),
     ("conv", "name", "a b", ("node 1: name must be a letter followed by up to 63 letters, digits and underscores, "
                              "not 'a b'")),
     ("conv", "extra", 1, "conv: key 'extra' must be one of kind, name, inputs, arrays, step, stride, padding, groups"),
@@ -326,13 +375,13 @@ def test_headers_that_are_refused(text: bytes, sentence: str, edited: Edited) ->
     ("image", "inputs", ["conv"], "image: inputs must be empty, not 1 nodes"),
     ("conv", "stride", [0, 1], "conv: stride must be two integers from 1 to 64, not (0, 1)"),
     ("conv", "stride", [1, 1, 1], "conv: stride must be two integers from 1 to 64, not (1, 1, 1)"),
-    ("conv", "stride", 1, "conv: stride must be a list of one to three integers, not 1"),
+    ("conv", "stride", 1, "conv: stride must be a list of 1 to 3 integers, not 1"),
     ("conv", "padding", [2, 0], "conv: padding must be smaller than the kernel (2, 2), not (2, 0)"),
     ("conv", "groups", True, "conv: groups must be an integer, not True"),
     ("conv", "groups", 2, "conv: assignments must cover the input's 1 channels, not 2 (2 groups)"),
     ("conv", "groups", 3, "conv: groups must be an integer from 1 to 2, not 3"),
     ("conv", "step", None, "conv: arrays must list thresholds only with a step of kind thresholds"),
-    ("conv", "step", {"kind": "x"}, "conv: step: kind must be thresholds or shift, not 'x'"),
+    ("conv", "step", {"kind": "x"}, "conv: step: kind must be one of thresholds, shift, table, not 'x'"),
     ("conv", "step", {"kind": "thresholds", "bits": 1, "signed": False},
      "conv: thresholds must number at most 1 for 1 bits, not 3"),
     ("fc", "step", {"kind": "thresholds", "bits": 1, "signed": False}, "fc: arrays must list thresholds"),
@@ -349,8 +398,8 @@ def test_headers_that_are_refused(text: bytes, sentence: str, edited: Edited) ->
     ("out", "result", "top5", "out: output kind must be scores or argmax, not 'top5'"),
     ("fc", "arrays", ["dictionary"], "fc: arrays must list assignments"),
     ("fc", "arrays", ["assignments"], "fc: weights must have exactly one of dictionary and table"),
-    ("fc", "arrays", ["weights"], ("fc: arrays of dense must be among assignments, dictionary, table, subgroups, bias, "
-                                   "thresholds, descending, not 'weights'")),
+    ("fc", "arrays", ["weights"], ("fc: arrays of dense must be among assignments, coded, dictionary, table, subgroups, "
+                                   "bias, thresholds, descending, activation, not 'weights'")),
     ("flat", "arrays", ["bias"], "flat: arrays of flatten must be among none, not 'bias'"),
     ("flat", "name", "conv", "conv: node name must be unique"),
 ])
@@ -391,6 +440,63 @@ def test_nodes_that_are_refused(node: str, key: str, value: Any, sentence: str, 
 def test_arrays_that_are_refused(name: str, array: np.ndarray, sentence: str, edited: Edited) -> None:
     edited.arrays[name] = array
     edited.refused(sentence)
+
+
+def version_2() -> Network:
+    return Network("two", (
+        Input("image", TensorType((4, 4, 1), 2)),
+        Add("sum", ("image", "image", "image"), (0, 1, 0), Thresholds([[1, 3, 5]], 2)),
+        AvgPool2d("pool", "sum", (2, 2), padding=(1, 0)),
+        Requantize("codes", "pool", ActivationTable([3, 0, 1], 1, 2)),
+        Flatten("flat", "codes"),
+        Output("out", "flat"),
+    ))
+
+
+@pytest.mark.parametrize("node, key, value, sentence", [
+    ("sum", "inputs", ["image"] * 2, "sum: shifts must be one integer for each of 2 inputs, not (0, 1, 0)"),
+    ("sum", "inputs", ["image"] * 9, "sum: inputs must name 2 to 8 nodes, not 9"),
+    ("sum", "inputs", ["image", 1], "sum: inputs must be a list of names, not ['image', 1]"),
+    ("sum", "inputs", ["image", "image", "pool"], "sum: input must name an earlier node, not 'pool'"),
+    ("sum", "shifts", [0, 32, 0], "sum: shift must be an integer from 0 to 31, not 32"),
+    ("sum", "shifts", [0, 31, 31], "sum: sum must fit 32 bits, not 34"),
+    ("sum", "shifts", [0] * 9, "sum: shifts must be a list of 1 to 8 integers, not [0, 0, 0, 0, 0, 0, 0, 0, 0]"),
+    ("sum", "step", None, "sum: arrays must list thresholds only with a step of kind thresholds"),
+    ("sum", "arrays", [], "sum: arrays must list thresholds"),
+    ("pool", "padding", [2, 0], "pool: padding must be smaller than the kernel (2, 2), not (2, 0)"),
+    ("codes", "inputs", ["pool", "pool"], "codes: inputs must be a list of distinct names, not ['pool', 'pool']"),
+    ("codes", "step", None, "codes: arrays must list activation only with a step of kind table"),
+    ("codes", "arrays", [], "codes: arrays must list activation"),
+    ("codes", "step", {"kind": "shift", "shift": 1, "bits": 2, "signed": False},
+     "codes: arrays must list activation only with a step of kind table"),
+    ("codes", "step", {"kind": "table", "shift": 1, "bits": 1, "signed": False},
+     "codes: activation table must hold codes from 0 to 1, not 0 to 3"),
+])
+def test_nodes_of_version_2_that_are_refused(node: str, key: str, value: Any, sentence: str, edited: Edited) -> None:
+    edited.header, edited.arrays = model_fuzz.unpack(modelfile.to_bytes(version_2()))
+    edited.node(node)[key] = value
+    if key == "arrays":
+        edited.arrays = {name: array for name, array in edited.arrays.items() if not name.startswith(f"{node}.")}
+    if sentence.startswith("sum: sum must"):
+        edited.node(node)["step"], edited.node(node)["arrays"] = None, []
+        del edited.arrays["sum.thresholds"]
+    edited.refused(sentence)
+
+
+def test_a_requantise_node_without_a_step(edited: Edited) -> None:
+    edited.header, edited.arrays = model_fuzz.unpack(modelfile.to_bytes(version_2()))
+    del edited.arrays["codes.activation"]
+    edited.node("codes").update(step=None, arrays=[])
+    edited.refused("codes: step must be an object, not None")
+
+
+def test_version_1_does_not_have_what_came_later(edited: Edited) -> None:
+    edited.header, edited.arrays = model_fuzz.unpack(modelfile.to_bytes(version_2()))
+    edited.header["version"] = 1
+    edited.refused("sum: kind add must be in a file of format version 2, not 1")
+    edited.header, edited.arrays = model_fuzz.unpack(modelfile.to_bytes(small()))
+    edited.node("fc").update(step={"kind": "table", "shift": 0, "bits": 1, "signed": False})
+    edited.refused("fc: step: kind table must be in a file of format version 2, not 1")
 
 
 def test_arrays_that_are_missing(edited: Edited) -> None:

@@ -284,7 +284,7 @@ MATRIX = Codebook(np.zeros((4, 3), int), [1])
     (lambda: Input("a", TensorType((3,), 4), [0]), "encode must have one entry for each of 256 pixels, not (1,)"),
     (lambda: Input("a", TensorType((3,), 4), range(256)), "encode must hold values of 3 u4, not 0 to 255"),
     (lambda: Dense("a", "x", [[1]]), "weights must be a Codebook, not list"),  # type: ignore[arg-type]
-    (lambda: Dense("a", "x", MATRIX, step=4), "step must be Thresholds, Shift or None, not int"),  # type: ignore[arg-type]
+    (lambda: Dense("a", "x", MATRIX, step=4), "step must be Thresholds, Shift, ActivationTable or None, not int"),  # type: ignore[arg-type]
     (lambda: Dense("a", "x", MATRIX, [1]), "bias must have shape (4,), not (1,)"),
     (lambda: Dense("a", "x", MATRIX, [0, 0, 0, 1 << 31]), "bias must be below 2**31 in magnitude, not 2147483648"),
     (lambda: Dense("a", "x", MATRIX, step=Thresholds([[1]], 1)),

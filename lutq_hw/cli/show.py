@@ -1,4 +1,5 @@
-"""Show a trained network: layers, shapes, dictionaries, bits per weight against the entropy of the indices.
+"""Show a trained network: layers, shapes, dictionaries, bits per weight against the entropy of the indices, and how the
+file has them.
 
   python -m lutq_hw show --model examples/mnist_cnn.npz
   python -m lutq_hw show --model trained.npz --json
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ._options import add_json, add_model
 
 if TYPE_CHECKING:
-    from ..network import Network, WeightNode
+    from ..modelfile import Contents
+    from ..network import Network, Step, WeightNode
 
 HELP = "show a network: layers, dictionaries, bits per weight, entropy"
 BAR_WIDTH = 40
@@ -30,15 +32,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, describe, print."""
-    from ..modelfile import load
-    description = describe(load(args.model))
+    from ..modelfile import contents, load
+    description = describe(load(args.model), contents(args.model))
     print(json.dumps(description, indent=2) if args.json else _text(description, histogram=args.histogram))
     return 0
 
 
-def describe(network: Network) -> dict[str, Any]:
+def describe(network: Network, contents: Contents) -> dict[str, Any]:
     """Everything that the command shows, as JSON values."""
     layers = [_layer(network, node) for node in network.nodes]
+    for layer in layers:
+        if stored := contents.layers.get(layer["name"]):
+            layer |= {"coding": stored.coding, "index_bytes": stored.size}
     weighted = [layer for layer in layers if "weights" in layer]
     weights = sum(layer["weights"] for layer in weighted)
 
@@ -46,7 +51,8 @@ def describe(network: Network) -> dict[str, Any]:
         return sum(layer["weights"] * layer[key] for layer in weighted) / weights if weights else 0.0
 
     return {
-        "name": network.name, "digest": network.digest, "layers": layers, "weights": weights,
+        "name": network.name, "digest": network.digest, "file_bytes": contents.size, "version": contents.version,
+        "layers": layers, "weights": weights,
         "macs": sum(layer["macs"] for layer in weighted), "index_bits": mean("index_bits"), "entropy": mean("entropy"),
         "info": dict(network.info),
     }
@@ -62,6 +68,10 @@ def _layer(network: Network, node: Any) -> dict[str, Any]:
         row |= _weights(network, node)
     elif hasattr(node, "kernel"):
         row |= {"kernel": list(node.kernel), "stride": list(node.stride), "padding": list(node.padding)}
+    elif hasattr(node, "shifts"):
+        row["shifts"] = list(node.shifts)
+    if hasattr(node, "step"):
+        row.setdefault("step", _step(node.step))
     return row
 
 
@@ -72,7 +82,7 @@ def _weights(network: Network, node: WeightNode) -> dict[str, Any]:
         "macs": network.macs(node), "terms": node.terms, "weights": int(codebook.assignments.size),
         "entries": codebook.entries, "subgroups": codebook.groups, "index_bits": codebook.index_bits,
         "entropy": codebook.entropy, "accumulator_bits": node.accumulator_bits(x), "usage": codebook.usage.tolist(),
-        "step": _step(node),
+        "step": _step(node.step),
     }
     if codebook.table is None:
         row["dictionary"] = codebook.dictionary.tolist()
@@ -83,12 +93,18 @@ def _weights(network: Network, node: WeightNode) -> dict[str, Any]:
     return row
 
 
-def _step(node: WeightNode) -> str:
-    from ..network import Shift, Thresholds
-    if isinstance(node.step, Thresholds):
-        down = int(node.step.descending.sum())
-        return f"{node.step.values.shape[1]} thresholds" + (f", {down} channels descending" if down else "")
-    return f"shift {node.step.shift}" if isinstance(node.step, Shift) else "none"
+def _step(step: Step | None) -> str:
+    from ..network import ActivationTable, Shift, Thresholds
+    match step:
+        case Thresholds():
+            down = int(step.descending.sum())
+            return f"{step.values.shape[1]} thresholds" + (f", {down} channels descending" if down else "")
+        case ActivationTable():
+            return f"table of {len(step.values)}, shift {step.shift}"
+        case Shift():
+            return f"shift {step.shift}"
+        case None:
+            return "none"
 
 
 def _geometry(layer: dict[str, Any]) -> str:
@@ -103,17 +119,20 @@ def _geometry(layer: dict[str, Any]) -> str:
 
 def _text(description: dict[str, Any], *, histogram: bool) -> str:
     from ..table import table
-    header = ["layer", "kind", "window", "output", "weights", "MACs", "K", "bits/weight", "entropy", "acc bits", "step"]
+    header = ["layer", "kind", "window", "output", "weights", "MACs", "K", "bits/weight", "entropy", "coding", "bytes",
+              "acc bits", "step"]
     rows = []
     for layer in description["layers"]:
         row = [layer["name"], layer["kind"], _geometry(layer), layer["type"]]
-        if "weights" in layer:
-            row += [layer["weights"], layer["macs"], layer["entries"], layer["index_bits"], f"{layer['entropy']:.2f}",
-                    layer["accumulator_bits"], layer["step"]]
-        rows.append(row + [None] * (len(header) - len(row)))
+        row += [layer["weights"], layer["macs"], layer["entries"], layer["index_bits"], f"{layer['entropy']:.2f}",
+                layer["coding"], layer["index_bytes"], layer["accumulator_bits"]] if "weights" in layer else [None] * 8
+        rows.append([*row, layer.get("step")])
     footer = ["total", None, None, None, description["weights"], description["macs"], None,
-              f"{description['index_bits']:.2f}", f"{description['entropy']:.2f}", None, None]
-    lines = [description["name"], f"digest {description['digest']}", "", table(header, rows, footer)]
+              f"{description['index_bits']:.2f}", f"{description['entropy']:.2f}", None,
+              sum(layer.get("index_bytes", 0) for layer in description["layers"]), None, None]
+    lines = [description["name"], f"digest {description['digest']}",
+             f"file of {description['file_bytes']:,} bytes, format version {description['version']}",
+             "", table(header, rows, footer)]
     for layer in description["layers"]:
         if "weights" in layer:
             lines += ["", *_dictionary(layer, histogram=histogram)]

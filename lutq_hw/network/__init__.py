@@ -19,11 +19,16 @@ Everything is an integer, every object is frozen, and none can exist in a wrong 
 from ..errors import ModelError
 from .codebook import Codebook
 from .graph import Network
-from .nodes import Conv2d, Dense, Flatten, Input, MaxPool2d, Node, Output, WeightNode
-from .steps import Shift, Step, Thresholds
+from .merge import Add, Requantize
+from .nodes import Conv2d, Dense, Flatten, Input, Node, Output, WeightNode
+from .pooling import AvgPool2d, MaxPool2d
+from .steps import ActivationTable, Shift, Step, Thresholds
 from .tensor import TensorType
 
 __all__ = [
+    "ActivationTable",
+    "Add",
+    "AvgPool2d",
     "Codebook",
     "Conv2d",
     "Dense",
@@ -34,6 +39,7 @@ __all__ = [
     "Network",
     "Node",
     "Output",
+    "Requantize",
     "Shift",
     "Step",
     "TensorType",

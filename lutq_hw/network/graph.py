@@ -96,6 +96,10 @@ class Network:
         """Type of the first input of ``node``."""
         return self.types[node.inputs[0]]
 
+    def input_types(self, node: Node) -> tuple[TensorType, ...]:
+        """Types of the inputs of ``node``, in order."""
+        return tuple(self.types[name] for name in node.inputs)
+
     def consumers(self, name: str) -> tuple[Node, ...]:
         """Nodes that read the result of node ``name``, in order."""
         return tuple(node for node in self.nodes if name in node.inputs)
@@ -144,5 +148,7 @@ class Network:
             sha.update(type(node).__name__.encode())
             for key in node.__dataclass_fields__:
                 value = getattr(node, key)
-                update(names[value] if key == "input" else "" if key == "name" else value)
+                if key in ("input", "inputs"):
+                    value = names[value] if isinstance(value, str) else [names[name] for name in value]
+                update("" if key == "name" else value)
         return sha.hexdigest()

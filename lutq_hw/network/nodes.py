@@ -3,55 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .checks import MAX_KERNEL, Pair, check_name, check_node, check_padding, pair, window_extents
 from .codebook import Codebook
-from .steps import Shift, Step, Thresholds
-from .tensor import (
-    MAX_BITS,
-    MAX_CODE_BITS,
-    Ints,
-    TensorType,
-    index,
-    integer,
-    integers,
-    magnitude,
-    require,
-    signed_bits,
-)
-
-Pair = tuple[int, int]
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\Z")
-
-
-def _check_name(name: Any) -> None:
-    require(isinstance(name, str) and bool(NAME.match(name)),
-            f"node name must be a letter followed by letters, digits and underscores, not {name!r}")
-
-
-def _check_node(name: Any, source: Any) -> None:
-    _check_name(name)
-    require(isinstance(source, str), f"input must be the name of a node, not {source!r}")
-
-
-def _pair(value: Any, what: str, low: int, high: int) -> Pair:
-    both = tuple(map(index, value)) if isinstance(value, list | tuple) else (index(value),) * 2
-    good = tuple(n for n in both if n is not None and low <= n <= high)
-    require(len(both) == len(good) == 2, f"{what} must be two integers from {low} to {high}, not {value!r}")
-    return good[0], good[1]
-
-
-def _window(x: TensorType, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
-    """Extents of a window operation's output."""
-    out = []
-    for axis, size, k, s, p in zip("HW", x.map_shape, kernel, stride, padding, strict=False):
-        require(k <= size + 2 * p, f"kernel must be at most the padded input ({axis} = {size + 2 * p}), not {k}")
-        out.append((size + 2 * p - k) // s + 1)
-    return out[0], out[1]
+from .merge import Add, Requantize
+from .pooling import AvgPool2d, MaxPool2d
+from .steps import Step, Thresholds, check_step
+from .tensor import MAX_BITS, MAX_CODE_BITS, Ints, TensorType, integer, integers, magnitude, require, signed_bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +28,7 @@ class Input:
     encode: Any = None
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        check_name(self.name)
         require(isinstance(self.type, TensorType), f"type must be a TensorType, not {type(self.type).__name__}")
         require(self.type.bits <= MAX_CODE_BITS, f"input must have at most {MAX_CODE_BITS} bits, not {self.type.bits}")
         if self.encode is not None:
@@ -95,10 +57,9 @@ class _Weighted:
     step: Step | None = None
 
     def __post_init__(self) -> None:
-        _check_node(self.name, self.input)
+        check_node(self.name, self.input)
         require(isinstance(self.weights, Codebook), f"weights must be a Codebook, not {type(self.weights).__name__}")
-        require(self.step is None or isinstance(self.step, Thresholds | Shift),
-                f"step must be Thresholds, Shift or None, not {type(self.step).__name__}")
+        check_step(self.step, optional=True)
         outputs = self.weights.assignments.shape[0]
         bias = integers(np.zeros(outputs, np.int64) if self.bias is None else self.bias, "bias")
         require(bias.shape == (outputs,), f"bias must have shape ({outputs},), not {bias.shape}")
@@ -167,11 +128,11 @@ class Conv2d(_Weighted):
         super().__post_init__()
         shape = self.weights.assignments.shape
         require(len(shape) == 4, f"assignments of a convolution must have shape (O, kh, kw, C/groups), not {shape}")
-        require(max(shape[1:3]) <= 64, f"kernel must be at most 64 x 64, not {shape[1]} x {shape[2]}")
-        object.__setattr__(self, "stride", _pair(self.stride, "stride", 1, 64))
-        object.__setattr__(self, "padding", _pair(self.padding, "padding", 0, 63))
-        for p, k in zip(self.padding, self.kernel, strict=True):
-            require(p < k, f"padding must be smaller than the kernel {self.kernel}, not {self.padding}")
+        require(max(shape[1:3]) <= MAX_KERNEL,
+                f"kernel must be at most {MAX_KERNEL} x {MAX_KERNEL}, not {shape[1]} x {shape[2]}")
+        object.__setattr__(self, "stride", pair(self.stride, "stride", 1, MAX_KERNEL))
+        object.__setattr__(self, "padding", pair(self.padding, "padding", 0, MAX_KERNEL - 1))
+        check_padding(self.padding, self.kernel)
         object.__setattr__(self, "groups", integer(self.groups, "groups", 1, self.outputs))
         require(self.outputs % self.groups == 0,
                 f"groups must divide the {self.outputs} output channels, not {self.groups}")
@@ -187,39 +148,8 @@ class Conv2d(_Weighted):
         channels = self.weights.assignments.shape[3] * self.groups
         require(x.channels == channels,
                 f"assignments must cover the input's {x.channels} channels, not {channels} ({self.groups} groups)")
-        out_h, out_w = _window(x, self.kernel, self.stride, self.padding)
+        out_h, out_w = window_extents(x, self.kernel, self.stride, self.padding)
         return self._typed((out_h, out_w, self.outputs), self.accumulator_bits(x))
-
-
-@dataclass(frozen=True, eq=False)
-class MaxPool2d:
-    """Maximum over windows, channel by channel; padding never wins."""
-
-    name: str
-    input: str
-    kernel: Pair
-    stride: Pair | None = None
-    padding: Pair = (0, 0)
-
-    def __post_init__(self) -> None:
-        _check_node(self.name, self.input)
-        object.__setattr__(self, "kernel", _pair(self.kernel, "kernel", 1, 64))
-        stride = self.kernel if self.stride is None else self.stride
-        object.__setattr__(self, "stride", _pair(stride, "stride", 1, 64))
-        object.__setattr__(self, "padding", _pair(self.padding, "padding", 0, 63))
-        for p, k in zip(self.padding, self.kernel, strict=True):
-            require(p < k, f"padding must be smaller than the kernel {self.kernel}, not {self.padding}")
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
-    def output(self, x: TensorType) -> TensorType:
-        """Type of the result for input type ``x``."""
-        require(len(x.shape) == 3, f"input of a max-pool must be a map (H, W, C), not {x}")
-        assert self.stride is not None
-        out_h, out_w = _window(x, self.kernel, self.stride, self.padding)
-        return TensorType((out_h, out_w, x.channels), x.bits, x.signed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +160,7 @@ class Flatten:
     input: str
 
     def __post_init__(self) -> None:
-        _check_node(self.name, self.input)
+        check_node(self.name, self.input)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -250,7 +180,7 @@ class Output:
     kind: str = "scores"
 
     def __post_init__(self) -> None:
-        _check_node(self.name, self.input)
+        check_node(self.name, self.input)
         require(self.kind in ("scores", "argmax"), f"output kind must be scores or argmax, not {self.kind!r}")
 
     @property
@@ -266,4 +196,4 @@ class Output:
 
 
 WeightNode = Dense | Conv2d
-Node = Input | Dense | Conv2d | MaxPool2d | Flatten | Output
+Node = Input | Dense | Conv2d | MaxPool2d | AvgPool2d | Add | Requantize | Flatten | Output
