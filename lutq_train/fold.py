@@ -1,18 +1,15 @@
 """Batch norm, biases and scales folded into integer thresholds, exactly.
 
-Channel o of a quantised layer computes, from its integer sum ``acc``,
-
-    z    = unit * acc + bias                            unit = input scale * dictionary scale
-    y    = gamma * (z - mean) / sqrt(var + eps) + beta
-    code = clamp(floor(y / scale + 1/2), 0, top)
-
-so ``code >= t`` means ``acc`` lies on one side of ``bound_t``, which is a real number: all parameters are floats, hence
-rationals, and the one square root is taken to 256 binary places (exactly, where it is rational). Rounding the bound to
-the integer on the right side gives thresholds that decide as real arithmetic does. A negative gamma turns the side.
+Channel o of a quantised layer makes, from its integer sum ``acc``, the real number ``y = a * acc + b``, and its code
+counts the boundaries that y has reached. All parameters are floats, hence rationals, and the one square root of batch
+norm is taken to 256 binary places (exactly, where it is rational). ``y >= boundary`` means that ``acc`` lies on one
+side of ``(boundary - b) / a``; rounded to the integer on the right side, this gives thresholds that decide as real
+arithmetic does. A negative a turns the side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor, isqrt
@@ -24,13 +21,33 @@ ROOT_PLACES = 256
 
 @dataclass(frozen=True)
 class Norm:
-    """Batch norm of one channel in evaluation mode; the default does nothing."""
+    """Batch norm of one channel in evaluation mode; the default does nothing. ``slope`` replaces gamma / sqrt(var + eps)."""
 
     gamma: float = 1.0
     beta: float = 0.0
     mean: float = 0.0
     var: float = 1.0
     eps: float = 0.0
+    slope: float | None = None
+
+    @property
+    def affine(self) -> Affine:
+        """The same as ``a * x + b``."""
+        slope = (Fraction(self.gamma) / root(Fraction(self.var) + Fraction(self.eps)) if self.slope is None
+                 else Fraction(self.slope))
+        return Affine(slope, Fraction(self.beta) - slope * Fraction(self.mean))
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``a * x + b``, exactly."""
+
+    a: Fraction = Fraction(1)
+    b: Fraction = Fraction(0)
+
+    def then(self, after: Affine) -> Affine:
+        """``after(self(x))``."""
+        return Affine(after.a * self.a, after.a * self.b + after.b)
 
 
 def root(value: Fraction) -> Fraction:
@@ -42,32 +59,36 @@ def root(value: Fraction) -> Fraction:
     return Fraction(isqrt((p << 2 * ROOT_PLACES) // q), 1 << ROOT_PLACES)
 
 
-def bounds(norm: Norm, *, unit: Fraction, bias: float, scale: float, top: int) -> list[Fraction]:
-    """``bound_t`` for t = 1 .. top, in units of ``acc``; ``norm.gamma`` must not be zero."""
-    deviation = root(Fraction(norm.var) + Fraction(norm.eps))
-    offset = Fraction(norm.mean) - Fraction(bias)
-    beta, step, gamma = Fraction(norm.beta), Fraction(scale), Fraction(norm.gamma)
-    return [(((t - Fraction(1, 2)) * step - beta) * deviation / gamma + offset) / unit for t in range(1, top + 1)]
-
-
-def channel(norm: Norm, *, unit: Fraction, bias: float, scale: float, top: int, low: int,
-            high: int) -> tuple[list[int], bool]:
+def channel(affine: Affine, boundaries: Sequence[Fraction], low: int, high: int, always: int = 0,
+            never: int = 0) -> tuple[list[int], bool]:
     """Thresholds of one channel, ascending, and whether it counts downwards.
 
     ``low`` and ``high`` bound ``acc``; thresholds beyond them are moved next to them, where they decide the same.
+    ``always`` and ``never`` boundaries below and above the given ones are reached by every and by no sum.
     """
-    if norm.gamma == 0:
-        code = min(max(floor(Fraction(norm.beta) / Fraction(scale) + Fraction(1, 2)), 0), top)
-        return [low] * code + [high + 1] * (top - code), False
-    exact = bounds(norm, unit=unit, bias=bias, scale=scale, top=top)
-    if norm.gamma > 0:
-        return [min(max(ceil(bound), low), high + 1) for bound in exact], False
-    return [min(max(floor(bound), low - 1), high) for bound in reversed(exact)], True
+    if affine.a == 0:
+        reached = always + sum(affine.b >= boundary for boundary in boundaries)
+        return [low] * reached + [high + 1] * (always + len(boundaries) + never - reached), False
+    exact = [(boundary - affine.b) / affine.a for boundary in boundaries]
+    if affine.a > 0:
+        middle = [min(max(ceil(bound), low), high + 1) for bound in exact]
+        return [low] * always + middle + [high + 1] * never, False
+    middle = [min(max(floor(bound), low - 1), high) for bound in reversed(exact)]
+    return [low - 1] * never + middle + [high] * always, True
 
 
-def layer(norms: list[Norm], *, unit: Fraction, biases: list[float], scale: float, top: int, low: np.ndarray,
-          high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Thresholds ``(O, top)`` and ``descending`` ``(O,)`` of a layer whose sums lie in ``low[o]`` to ``high[o]``."""
-    rows = [channel(norm, unit=unit, bias=bias, scale=scale, top=top, low=int(a), high=int(b))
-            for norm, bias, a, b in zip(norms, biases, low, high, strict=True)]
+def layer(affines: Sequence[Affine], boundaries: Sequence[Fraction], low: np.ndarray, high: np.ndarray, *,
+          clamp: tuple[Fraction | None, Fraction | None] = (None, None), always: int = 0
+          ) -> tuple[np.ndarray, np.ndarray]:
+    """Thresholds ``(O, T)`` and ``descending`` ``(O,)`` of a layer whose sums lie in ``low[o]`` to ``high[o]``.
+
+    ``boundaries`` ascend. Values are clamped to ``clamp`` before they are compared. ``always`` more thresholds that
+    every sum reaches come with every row, for codes that begin above their type's smallest value.
+    """
+    least, most = clamp
+    reached = sum(least is not None and boundary <= least for boundary in boundaries)
+    never = sum(most is not None and boundary > most for boundary in boundaries)
+    middle = boundaries[reached:len(boundaries) - never]
+    rows = [channel(affine, middle, int(a), int(b), always + reached, never)
+            for affine, a, b in zip(affines, low, high, strict=True)]
     return np.array([row for row, _ in rows], np.int64), np.array([turned for _, turned in rows], np.uint8)

@@ -4,64 +4,74 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from lutq_hw.errors import InputError
 
-from .dictionary import Dictionary
+from .augment import Augmentation
+from .method import ActivationOptions, WeightOptions
+from .methods import ACTIVATIONS, WEIGHTS
+from .methods.lutq import LutqOptions
+from .networks import NETWORKS, NetworkOptions
+from .pruning import Pruning
+from .quantize import LayerOptions, changed
 
 FOLDER = Path(__file__).parent / "recipes"
 
-
-@dataclass(frozen=True)
-class ModelRecipe:
-    """Convolutions (channels, kernels, strides, paddings of equal length), then dense layers of ``hidden`` sizes."""
-
-    channels: tuple[int, ...] = ()
-    kernels: tuple[int, ...] = ()
-    strides: tuple[int, ...] = ()
-    paddings: tuple[int, ...] = ()
-    hidden: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        for key in ("kernels", "strides", "paddings"):
-            found = getattr(self, key)
-            if len(found) != len(self.channels):
-                raise InputError(f"model.{key} must have one value for each of the {len(self.channels)} "
-                                 f"convolutions in model.channels, not {len(found)}")
-        for key in ("channels", "kernels", "strides", "paddings", "hidden"):
-            least = 0 if key == "paddings" else 1
-            for value in getattr(self, key):
-                if not least <= value <= 4096:
-                    raise InputError(f"model.{key} must hold values from {least} to 4096, not {value}")
+OPTIMIZERS = ("adam", "sgd")
+PRECISIONS = ("float32", "bfloat16")
+NORMS = ("batch", "power_of_two")
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """The schedule: ``float_epochs`` without quantisation, then ``quantized_epochs`` of LUT-Q, each with Adam and a
-    learning rate that warms up and falls to zero along a cosine."""
+    """The schedule: float epochs, then epochs in which weights are pruned, then quantised ones; each phase with a
+    learning rate that warms up and falls to zero along a cosine.
+
+    A checkpoint of float weights to start from is ``start`` of the recipe, not part of the schedule.
+    """
 
     float_epochs: int = 8
+    pruned_epochs: int = 0      # 0: pruning, if any, goes on in the quantised epochs
     quantized_epochs: int = 8
     float_rate: float = 0.003
+    pruned_rate: float = 0.001
     quantized_rate: float = 0.003
+    optimizer: str = "adam"     # AdamW, or SGD with Nesterov's momentum 0.9
     batch: int = 128
     weight_decay: float = 0.0
+    smoothing: float = 0.0      # of the labels
+    distill: float = 0.0        # weight of the float network's outputs in the loss of the quantised epochs
     holdout: int = 0            # last images of the training set, kept apart to watch progress
-    shift: float = 0.0          # augmentation: largest translation in pixels,
-    rotate: float = 0.0         # largest rotation in degrees,
-    zoom: float = 0.0           # largest change of size, 0.1 = 10 %
 
     def __post_init__(self) -> None:
-        limits = {"float_epochs": (0, 10000), "quantized_epochs": (1, 10000), "float_rate": (0, 1),
-                  "quantized_rate": (0, 1), "batch": (2, 65536), "weight_decay": (0, 1), "holdout": (0, 1 << 24),
-                  "shift": (0, 16), "rotate": (0, 180), "zoom": (0, 0.9)}
+        limits = {"float_epochs": (0, 10000), "pruned_epochs": (0, 10000), "quantized_epochs": (1, 10000),
+                  "float_rate": (0, 10), "pruned_rate": (0, 10), "quantized_rate": (0, 10), "batch": (2, 65536),
+                  "weight_decay": (0, 1), "smoothing": (0, 0.9), "distill": (0, 1), "holdout": (0, 1 << 24)}
         for key, (low, high) in limits.items():
             value = getattr(self, key)
             if not low <= value <= high:
                 raise InputError(f"training.{key} must be from {low} to {high}, not {value}")
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"training.optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole schedule."""
+        return self.float_epochs + self.pruned_epochs + self.quantized_epochs
+
+    def phase(self, epoch: int) -> tuple[str, int, int]:
+        """Name of the phase that ``epoch`` (from 0) is in, the phase's first epoch and its number of epochs."""
+        begin = 0
+        for name in ("float", "pruned", "quantized"):
+            length = getattr(self, f"{name}_epochs")
+            if epoch < begin + length or name == "quantized":
+                return name, begin, length
+            begin += length
+        raise AssertionError("the last phase takes every epoch")
 
 
 @dataclass(frozen=True)
@@ -70,20 +80,53 @@ class Recipe:
 
     name: str
     dataset: str
-    model: ModelRecipe
+    model: NetworkOptions
     seed: int = 1
     threads: int = 1            # sums differ in the last bit between thread counts, so it is part of the recipe
+    precision: str = "float32"  # of the training arithmetic
+    start: str = ""             # file of float weights, in the data folder or with a path
     input_bits: int = 4
     activation_bits: int = 4
-    weights: Dictionary = field(default_factory=Dictionary)
+    residual_bits: int = 8      # of both sides of an add
+    norm: str = "batch"         # or power_of_two: multiplier-less batch norm in the quantised epochs
+    weights: WeightOptions = field(default_factory=LutqOptions)
+    activations: ActivationOptions | None = None
+    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pruning: Pruning = field(default_factory=Pruning)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
 
     def __post_init__(self) -> None:
-        limits = (("seed", 0, 2**31), ("threads", 1, 256), ("input_bits", 1, 8), ("activation_bits", 1, 8))
+        limits = (("seed", 0, 2**31), ("threads", 1, 256), ("input_bits", 1, 8), ("activation_bits", 1, 8),
+                  ("residual_bits", 2, 8))
         for key, low, high in limits:
             value = getattr(self, key)
             if not low <= value <= high:
                 raise InputError(f"{key} must be from {low} to {high}, not {value}")
+        if self.norm not in NORMS:
+            raise InputError(f"norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.training.pruned_epochs and not self.pruning.ratio:
+            raise InputError("training.pruned_epochs must be 0 where pruning.ratio is 0")
+        if self.weights.once and self.pruning.ratio and not self.training.pruned_epochs:
+            raise InputError(f"training.pruned_epochs must not be 0 where pruning.ratio is {self.pruning.ratio} and the "
+                             f"method is {self.weights.method}, which assigns weights once, after pruning")
+        for change in self.layers.values():
+            changed(LayerOptions(self.weights, self.activation_options), change)
+
+    @property
+    def activation_options(self) -> ActivationOptions:
+        """How activations are quantised; without an ``activations`` table as goes with the weights' method."""
+        return self.activations or ACTIVATIONS[self.weights.activations].for_bits(self.activation_bits)
+
+
+KINDS: dict[type, tuple[str, Mapping[str, type]]] = {
+    NetworkOptions: ("name", NETWORKS), WeightOptions: ("method", WEIGHTS), ActivationOptions: ("method", ACTIVATIONS),
+}
+"""Tables of a recipe whose keys depend on one of them."""
+
+DEFAULTS = {NetworkOptions: "cnn", WeightOptions: "lutq", ActivationOptions: "lsq"}
 
 
 def names() -> list[str]:
@@ -92,10 +135,14 @@ def names() -> list[str]:
 
 
 def key_names(kind: type = Recipe, prefix: str = "") -> list[str]:
-    """Every key of a recipe, with dots: what ``--set`` accepts."""
+    """Every key of a recipe, with dots: what ``--set`` accepts. Keys of methods and networks are their options."""
     found: list[str] = []
     for key, hint in get_type_hints(kind).items():
-        found += key_names(hint, f"{prefix}{key}.") if dataclasses.is_dataclass(hint) else [prefix + key]  # type: ignore[arg-type]
+        chosen = _dataclass_of(hint)
+        if chosen in KINDS:
+            found.append(f"{prefix}{key}.{KINDS[chosen][0]}")
+        else:
+            found += key_names(chosen, f"{prefix}{key}.") if chosen else [prefix + key]
     return found
 
 
@@ -141,17 +188,30 @@ def _override(table: dict[str, Any], text: str) -> None:
     table[last] = parsed
 
 
+def _dataclass_of(hint: Any) -> type | None:
+    """The dataclass that a type hint, optional or not, names."""
+    choices = [hint, *get_args(hint)] if get_origin(hint) not in (tuple, Mapping) else []
+    return next((choice for choice in choices if dataclasses.is_dataclass(choice)), None)  # type: ignore[return-value]
+
+
 def _make(kind: type, table: Any, prefix: str, where: str) -> Any:
     if not isinstance(table, dict):
         raise InputError(f"{where}: {prefix.rstrip('.')} must be a table, not {table!r}")
-    hints = get_type_hints(kind)
+    if kind in KINDS:
+        key, choices = KINDS[kind]
+        chosen = table.get(key, DEFAULTS[kind])
+        if chosen not in choices:
+            raise InputError(f"{where}: {prefix}{key} must be one of {', '.join(sorted(choices))}, not {chosen!r}")
+        kind, table = choices[chosen], {name: value for name, value in table.items() if name != key}
+    fields = {spec.name: spec for spec in dataclasses.fields(kind)}
+    hints = {key: hint for key, hint in get_type_hints(kind).items() if key in fields}
     for key in table:
         if key not in hints:
             raise InputError(f"{where}: key {prefix}{key} is unknown; the keys here are {', '.join(hints)}")
-    for spec in dataclasses.fields(kind):
+    for key, spec in fields.items():
         required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
-        if required and spec.name not in table:
-            raise InputError(f"{where}: key {prefix}{spec.name} is missing")
+        if required and key not in table:
+            raise InputError(f"{where}: key {prefix}{key} is missing")
     values = {key: _value(hints[key], value, f"{prefix}{key}", where) for key, value in table.items()}
     try:
         return kind(**values)
@@ -160,13 +220,19 @@ def _make(kind: type, table: Any, prefix: str, where: str) -> Any:
 
 
 def _value(hint: Any, value: Any, key: str, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _make(hint, value, f"{key}.", where)  # type: ignore[arg-type]
+    chosen = _dataclass_of(hint)
+    if chosen:
+        return _make(chosen, value, f"{key}.", where)
     if get_origin(hint) is tuple:
         inner = get_args(hint)[0]
         if isinstance(value, list) and all(type(item) is inner for item in value):
             return tuple(value)
         raise InputError(f"{where}: {key} must be a list of integers, not {value!r}")
+    if get_origin(hint) is Mapping:
+        if isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
+            return {name: {inner: tuple(v) if isinstance(v, list) else v for inner, v in item.items()}
+                    for name, item in value.items()}
+        raise InputError(f"{where}: {key} must be tables, one for each layer or pattern, not {value!r}")
     if hint is float and type(value) is int:
         value = float(value)
     if type(value) is not hint:
@@ -179,11 +245,18 @@ def dumps(recipe: Recipe) -> str:
     """The recipe as TOML with every value written out; ``parse`` reads it back to an equal recipe."""
     lines: list[str] = []
     tables: list[str] = []
-    for key, value in dataclasses.asdict(recipe).items():
-        if isinstance(value, dict):
-            tables += ["", f"[{key}]", *(f"{name} = {_toml(item)}" for name, item in value.items())]
-        else:
-            lines.append(f"{key} = {_toml(value)}")
+    for spec in dataclasses.fields(recipe):
+        value = getattr(recipe, spec.name)
+        if isinstance(value, Mapping):
+            for name, change in value.items():
+                tables += ["", f"[{spec.name}.{_toml(name)}]", *(f"{key} = {_toml(item)}" for key, item in change.items())]
+        elif dataclasses.is_dataclass(value):
+            base = next((base for base in KINDS if isinstance(value, base)), None)
+            choice = [f'{KINDS[base][0]} = "{getattr(value, KINDS[base][0])}"'] if base else []
+            items = [f"{inner.name} = {_toml(getattr(value, inner.name))}" for inner in dataclasses.fields(value)]
+            tables += ["", f"[{spec.name}]", *choice, *items]
+        elif value is not None:
+            lines.append(f"{spec.name} = {_toml(value)}")
     return "\n".join([*lines, *tables]) + "\n"
 
 

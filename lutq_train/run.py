@@ -26,10 +26,11 @@ import torch
 
 from lutq_hw.errors import InputError
 
-from . import loop, models, recipe
-from .data import Dataset
+from . import distributed, loop, recipe
+from .datasets import Dataset
+from .weights import load_weights, renormalize_input
 
-FORMAT = 1
+FORMAT = 2
 
 
 @contextmanager
@@ -50,14 +51,20 @@ def exists(folder: Path) -> bool:
     return (folder / "checkpoint.pt").is_file()
 
 
-def create(folder: Path, plan: recipe.Recipe, data: Dataset) -> loop.State:
+def create(folder: Path, plan: recipe.Recipe, data: Dataset, data_folder: str | None = None) -> loop.State:
     """A fresh run in a folder that is new or empty.
 
     Raises
     ------
     InputError
-        If the folder holds something else, or cannot be made.
+        If the folder holds something else, or cannot be made, or the weights to start from do not fit.
     """
+    state = loop.begin(plan, data)
+    if plan.start:
+        _start(state, data, data_folder)
+    distributed.agree(*state.model.state_dict().values())
+    if distributed.rank():
+        return state
     try:
         folder.mkdir(parents=True, exist_ok=True)
         strangers = [entry.name for entry in folder.iterdir() if entry.name not in ("recipe.toml", "run.json")
@@ -66,19 +73,43 @@ def create(folder: Path, plan: recipe.Recipe, data: Dataset) -> loop.State:
         raise InputError(f"{folder} cannot be made a run folder: {error.strerror or error}") from None
     if strangers:
         raise InputError(f"{folder} must be new, empty or a run folder, but it holds {sorted(strangers)[0]}")
-    state = loop.begin(plan, data)
     about = {"format": FORMAT, "dataset": data.name, "dataset_sha256": data.digest, "torch": str(torch.__version__),
-             "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}
+             "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine(),
+             "processes": distributed.world()}
     _write(folder / "recipe.toml", recipe.dumps(plan))
     _write(folder / "run.json", json.dumps(about, indent=2) + "\n")
     save(folder, state)
     return state
 
 
+def _start(state: loop.State, data: Dataset, data_folder: str | None) -> None:
+    """Fill the network with the recipe's weights, fit it to our input, and measure it."""
+    places = [Path(state.recipe.start)]
+    given = data_folder or os.environ.get("LUTQ_DATA")
+    if given:
+        places += [Path(given) / state.recipe.start, Path(given).parent / state.recipe.start]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise InputError(f"start must be a file of weights, as it stands or in the data folder, and {state.recipe.start} "
+                         "is not; give the folder that holds it with --data or in LUTQ_DATA")
+    load_weights(state.model, found)
+    norms = [module for module in state.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    convs = [module for module in state.model.modules() if isinstance(module, torch.nn.Conv2d)]
+    if data.signed and convs and norms:
+        renormalize_input(convs[0], norms[0])
+    images = loop.Images(data, state.recipe, state.device)
+    if distributed.rank() == 0:
+        state.start_accuracy = loop.accuracy(state.model, images, images.test)
+
+
 def save(folder: Path, state: loop.State) -> None:
-    """Write the checkpoint, then the metrics that are in it."""
+    """Write the checkpoint, then the metrics that are in it; the first process does it for all."""
+    if distributed.rank():
+        return
     content = {"format": FORMAT, "recipe": recipe.dumps(state.recipe), "epoch": state.epoch, "metrics": state.metrics,
-               "model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
+               "model": state.model.state_dict(), "optimizer": state.optimizer.state_dict(),
+               "teacher": None if state.teacher is None else state.teacher.state_dict(),
+               "start_accuracy": state.start_accuracy}
     with replacing(folder / "checkpoint.pt") as path:
         torch.save(content, path)
     write_metrics(folder, state)
@@ -102,15 +133,20 @@ def read_recipe(folder: Path) -> recipe.Recipe:
     InputError
         If the folder holds no run or its recipe was damaged.
     """
+    # Only the first process need see the folder: others may run on machines without that disk.
+    table = distributed.share(None if distributed.rank() else _read_recipe(folder))
+    return recipe.parse(table, str(folder / "recipe.toml"))
+
+
+def _read_recipe(folder: Path) -> dict[str, Any]:
     if not exists(folder):
         raise InputError(f"{folder} must be a run folder with a checkpoint.pt; make one with: "
                          f"python -m lutq_train fit --recipe NAME --out {folder}")
     path = folder / "recipe.toml"
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    return recipe.parse(table, str(path))
 
 
 def restore(folder: Path, plan: recipe.Recipe, data: Dataset) -> loop.State:
@@ -121,21 +157,24 @@ def restore(folder: Path, plan: recipe.Recipe, data: Dataset) -> loop.State:
     InputError
         If the checkpoint is damaged, or the recipe or the data are not those that the run began with.
     """
-    content = _read_checkpoint(folder / "checkpoint.pt")
-    if content["recipe"] != recipe.dumps(plan):
+    content = distributed.share(None if distributed.rank() else _read_checkpoint(folder / "checkpoint.pt"))
+    if recipe.parse(tomllib.loads(content["recipe"]), str(folder / "checkpoint.pt")) != plan:
         difference = _difference(content["recipe"], recipe.dumps(plan))
         raise InputError(f"{folder} holds a run of another recipe ({difference}); "
                          "choose another --out, or leave out --recipe and --set to go on with this one")
-    if facts(folder)["dataset_sha256"] != data.digest:
+    if distributed.rank() == 0 and facts(folder)["dataset_sha256"] != data.digest:
         raise InputError(f"{folder} was trained on other {data.name} data than --data holds; give the data it began "
                          "with")
     state = loop.begin(plan, data)
     state.epoch, state.metrics = content["epoch"], content["metrics"]
-    if state.quantized:
-        models.restore_quantized(state.model, plan.weights)
-        state.optimizer = loop.make_optimizer(state.model, plan)
+    state.start_accuracy = content["start_accuracy"]
+    name = plan.training.phase(state.epoch - 1)[0] if state.epoch else "float"
+    if name != "float":
+        loop.enter_phase(state, loop.Images(data, plan, state.device), name, restoring=True)
     try:
         state.model.load_state_dict(content["model"])
+        if state.teacher is not None:
+            state.teacher.load_state_dict(content["teacher"])
         state.optimizer.load_state_dict(content["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
@@ -147,7 +186,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks about files that it then refuses
-            content = torch.load(path, weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path} is damaged ({reason}); remove the folder and start again") from None

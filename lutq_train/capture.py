@@ -1,0 +1,198 @@
+"""A user's network as a graph of calls: what `quantize` inserts quantisers into and what `export` reads.
+
+`torch.fx` records one symbolic run; an example batch gives every node its shape. What a node does is named by a `Kind`,
+whichever of PyTorch's spellings (module, function, method) the user chose.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+from torch.nn import functional as F
+
+from lutq_hw.errors import InputError
+
+from .method import ActivationQuantizer
+
+
+class Kind(Enum):
+    """What a node of the graph computes."""
+
+    INPUT = auto()
+    WEIGHTS = auto()        # Linear, Conv2d
+    NORM = auto()
+    QUANTIZE = auto()
+    RELU = auto()
+    CLAMP = auto()          # ReLU6, Hardtanh, clamp
+    TANH = auto()
+    MAX_POOL = auto()
+    AVG_POOL = auto()
+    FLATTEN = auto()
+    SAME = auto()           # Identity, and Dropout in evaluation
+    ADD = auto()
+    SLICE = auto()
+    PAD = auto()
+    SHAPE = auto()          # numbers, not activations
+    OUTPUT = auto()
+    OTHER = auto()
+
+
+MODULES: list[tuple[tuple[type, ...], Kind]] = [
+    ((ActivationQuantizer,), Kind.QUANTIZE),
+    ((nn.Linear, nn.Conv2d), Kind.WEIGHTS),
+    ((nn.BatchNorm1d, nn.BatchNorm2d), Kind.NORM),
+    ((nn.ReLU6, nn.Hardtanh), Kind.CLAMP),
+    ((nn.ReLU,), Kind.RELU),
+    ((nn.Tanh,), Kind.TANH),
+    ((nn.MaxPool2d,), Kind.MAX_POOL),
+    ((nn.AvgPool2d, nn.AdaptiveAvgPool2d), Kind.AVG_POOL),
+    ((nn.Flatten,), Kind.FLATTEN),
+    ((nn.Identity, nn.Dropout, nn.Dropout2d), Kind.SAME),
+]
+
+FUNCTIONS: dict[Any, Kind] = {
+    torch.relu: Kind.RELU, torch.relu_: Kind.RELU, F.relu: Kind.RELU, F.relu6: Kind.CLAMP,
+    F.hardtanh: Kind.CLAMP, torch.clamp: Kind.CLAMP, torch.tanh: Kind.TANH,
+    F.max_pool2d: Kind.MAX_POOL, F.avg_pool2d: Kind.AVG_POOL, F.adaptive_avg_pool2d: Kind.AVG_POOL,
+    torch.mean: Kind.AVG_POOL, torch.flatten: Kind.FLATTEN, torch.add: Kind.ADD, operator.add: Kind.ADD,
+    operator.iadd: Kind.ADD, operator.getitem: Kind.SLICE, F.pad: Kind.PAD, F.dropout: Kind.SAME,
+}
+
+METHODS: dict[str, Kind] = {
+    "relu": Kind.RELU, "relu_": Kind.RELU, "tanh": Kind.TANH, "mean": Kind.AVG_POOL, "flatten": Kind.FLATTEN,
+    "view": Kind.FLATTEN, "reshape": Kind.FLATTEN, "add": Kind.ADD, "add_": Kind.ADD, "contiguous": Kind.SAME,
+    "clamp": Kind.CLAMP,
+}
+
+
+class _Tracer(fx.Tracer):
+    """Quantisers, and everything that PyTorch brings, stay one node."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        known = any(isinstance(m, types) for types, _ in MODULES)
+        return known or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph once and writes into every node's ``meta`` its shape, or its value where that is no tensor."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.extra_traceback = False  # ours is one sentence
+
+    def run_node(self, n: fx.Node) -> Any:
+        try:
+            result = super().run_node(n)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise InputError(f"{where(n)}: the network does not run on the example: {str(error).splitlines()[0]}"
+                             ) from None
+        if isinstance(result, Tensor):
+            n.meta["shape"] = tuple(result.shape)
+            if n.op == "placeholder":
+                n.meta["negative"] = bool((result < 0).any())
+        else:
+            n.meta["value"] = result
+        return result
+
+
+class Capture:
+    """The graph of ``model``, with shapes from one run on ``example`` in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        If the forward method cannot be recorded, has several inputs or does not run on the example.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        self.model = model
+        try:
+            self.graph = _Tracer().trace(model)
+        except Exception as error:  # a tracer runs the user's code with stand-ins: anything may come back
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{type(model).__name__}: forward cannot be recorded ({reason}); it must do the same "
+                             "operations for every input: take decisions that depend on values or shapes out of it"
+                             ) from None
+        inputs = [str(node.target) for node in self.graph.nodes if node.op == "placeholder"]
+        if len(inputs) != 1:
+            raise InputError(f"{type(model).__name__}: forward must have one input, not {len(inputs)}: "
+                             f"{', '.join(inputs) or 'none'}")
+        self.modules = dict(model.named_modules())
+        with evaluating(model), torch.no_grad():
+            _Recorder(fx.GraphModule(model, self.graph)).run(example)
+
+    def kind(self, node: fx.Node) -> Kind:
+        """What ``node`` computes."""
+        if node.op in ("placeholder", "output"):
+            return Kind.INPUT if node.op == "placeholder" else Kind.OUTPUT
+        if "value" in node.meta:
+            return Kind.SHAPE
+        if node.op == "call_module":
+            module = self.module(node)
+            return next((kind for types, kind in MODULES if isinstance(module, types)), Kind.OTHER)
+        if node.op == "call_method":
+            kind = METHODS.get(str(node.target), Kind.OTHER)
+        else:
+            kind = FUNCTIONS.get(node.target, Kind.OTHER)
+        if kind is Kind.AVG_POOL and node.target in ("mean", torch.mean) and not self._is_global_mean(node):
+            return Kind.OTHER
+        return Kind.OTHER if kind is Kind.FLATTEN and not self._is_flatten(node) else kind
+
+    def _is_global_mean(self, node: fx.Node) -> bool:
+        shape = source(node).meta["shape"]
+        axes = self.argument(node, 1, "dim", None)
+        return len(shape) == 4 and isinstance(axes, tuple | list) and sorted(a % 4 for a in axes) == [2, 3]
+
+    def _is_flatten(self, node: fx.Node) -> bool:
+        before, after = source(node).meta["shape"], node.meta["shape"]
+        return len(after) == 2 and before[0] == after[0]
+
+    def module(self, node: fx.Node) -> nn.Module:
+        """The module that a ``call_module`` node calls."""
+        return self.modules[str(node.target)]
+
+    def argument(self, node: fx.Node, position: int, name: str, default: Any) -> Any:
+        """Argument of a function call by place or name, numbers that the forward method computed included."""
+        value = node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+        return map_arg(value, lambda n: n.meta.get("value", n))
+
+    def weighted(self) -> Iterator[fx.Node]:
+        """The layers with weights, in the order of their calls."""
+        return (node for node in self.graph.nodes if self.kind(node) is Kind.WEIGHTS)
+
+
+def source(node: fx.Node) -> fx.Node:
+    """The node whose result ``node`` works on."""
+    first = node.args[0] if node.args else node.kwargs.get("input")
+    if not isinstance(first, fx.Node):
+        raise InputError(f"{where(node)}: its first argument must be an activation")
+    return first
+
+
+def where(node: fx.Node) -> str:
+    """Name of a node for people: the module's path, or the function with the module that calls it."""
+    if node.op == "call_module":
+        return str(node.target)
+    stack = node.meta.get("nn_module_stack") or {}
+    inside = [str(path) for path, _ in stack.values() if path]
+    name = getattr(node.target, "__name__", str(node.target))
+    return f"{inside[-1]}: {name}" if inside else name
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """``model`` in evaluation mode; every module's own mode comes back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,23 @@
+"""Sums over many activations, float32 for half precision: for the gradients of a quantiser's own parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def total(a: Tensor) -> Tensor:
+    """The sum of all elements, a scalar of type float32, or float64 for float64."""
+    if a.dtype == torch.float64:
+        return a.sum()
+    if a.element_size() < 4 and a.device.type == "cpu" and a.dim() > 1:
+        # A CPU would widen everything before it sums; within a row it adds in float32 anyway.
+        return a.flatten(1).sum(1).sum(dtype=torch.float32)
+    return a.sum(dtype=torch.float32)
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of ``a * b``, of equal shapes and types, as `total` gives it; half precision rounds the products."""
+    if a.element_size() < 4:
+        return total(a * b)  # its own dot is slow
+    return torch.dot(a.reshape(-1), b.reshape(-1))
