@@ -1,0 +1,49 @@
+"""Why a plan is as it is, in sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..costing import LayerParts
+from ..network import Conv2d, Dense, Network
+from ..pipeline import hardware_nodes
+from ..plan import LayerPlan, Plan
+from ..units import UNITS
+from .budget import NAMES, Budget, shortage
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one unit for one layer, as a sentence for the plan's table."""
+
+    node: str
+    unit: str
+    chosen: bool
+    reason: str
+
+
+def explain(network: Network, plan: Plan, board: Budget) -> list[Verdict]:
+    """For every weight layer and unit: why it was chosen or not, against the chosen plan's cycles."""
+    verdicts = []
+    nodes = {node.name: node for node in hardware_nodes(network)}
+    for entry in plan.layers:
+        if not isinstance(entry, LayerPlan):
+            continue
+        node = nodes[entry.node]
+        assert isinstance(node, Dense | Conv2d)
+        x = network.input_type(node)
+        parts = LayerParts(node, x)
+        mine = parts.unit(entry.unit, entry.pe, entry.simd)
+        for name in UNITS:
+            if name == entry.unit:
+                verdicts.append(Verdict(node.name, name, True, f"{mine.luts:.0f} luts, {mine.dsps} dsps"))
+                continue
+            own = UNITS[name].reject(node.weights.flat, x.bits, x.signed)
+            if own is None:
+                cost = parts.unit(name, entry.pe, entry.simd)
+                short = shortage(cost, board.available)
+                own = f"{cost.luts:.0f} luts, {cost.dsps} dsps for the same array"
+                if short:
+                    own += f", more {NAMES.get(next(iter(short)), next(iter(short)))} than the board has"
+            verdicts.append(Verdict(node.name, name, False, own))
+    return verdicts
