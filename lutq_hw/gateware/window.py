@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib.wiring import Out
 
 from ..geometry import WindowGeometry
 from .ram import BankedRam
+from .row_buffer import RowBuffer, lookup
 
 LATENCY = 3
 """Cycles from the decision to read a word until it is at the output: address, memory, alignment."""
 
 
-def lookup(m: Module, select: Value, table: Sequence[int], width: int, name: str) -> Value:
-    """``table[select]`` as a few compares: the most frequent value is the default."""
-    if len(set(table)) == 1:
-        return Const(table[0], width)
-    result = Signal(unsigned(max(1, width)), name=name)
-    default = max(set(table), key=table.count)  # type: ignore[arg-type]
-    with m.Switch(select):
-        for value in sorted(set(table) - {default}):
-            with m.Case(*(i for i, entry in enumerate(table) if entry == value)):
-                m.d.comb += result.eq(value)
-        with m.Default():
-            m.d.comb += result.eq(default)
-    return result
-
-
-class WindowReader(wiring.Component):
-    """Circular buffer of rows that is filled while it is read (order: `WindowGeometry`).
+class WindowReader(RowBuffer):
+    """Rows read window by window (order: `WindowGeometry`).
 
     Members
     -------
     i
-        Input words, channel last. Ready while a row of the buffer is free, whatever happens at the output.
+        Input words, channel last.
     en
         The pipeline moves, bubbles included, exactly in cycles with ``en``.
     x, valid, last
@@ -50,12 +33,9 @@ class WindowReader(wiring.Component):
     """
 
     def __init__(self, geometry: WindowGeometry, *, bits: int, pad: int = 0):
-        self.geometry, self.bits, self.pad = geometry, bits, pad & ((1 << bits) - 1)
-        g = geometry
+        g, self.pad = geometry, pad & ((1 << bits) - 1)
         self.weights = g.groups * g.repeat * g.fold
-        super().__init__({
-            "i": In(stream.Signature(unsigned(g.channels * bits))),
-            "en": In(1),
+        super().__init__(geometry, bits, {
             "x": Out(g.rows * g.channels * bits),
             "valid": Out(1),
             "last": Out(1),
@@ -71,22 +51,11 @@ class WindowReader(wiring.Component):
         row_written = self._write_side(m, buffer, banks)
 
         # --- issue: which word to read next ------------------------------------------------------------------------
-        available = Signal(range(g.buffer_rows + 1))  # complete rows that the reader has not given up yet
-        started = Signal()
-        advance = Signal()
+        advance, row_end = Signal(), Signal()
         loops, position = self._loops(m, advance)
         oy, ox = position["oy"], position["ox"]
-        width = g.buffer_rows.bit_length()
-        need = lookup(m, oy, g.need, width, "need")
-        release = lookup(m, oy, g.release, width, "release")
-        need_next = lookup(m, oy, g.need_next, width, "need_next")
-        row_end = Signal()
+        started, released = self._start(m, row_written, oy, row_end)
         m.d.comb += [advance.eq(started & self.en), row_end.eq(advance & loops["row"])]
-        m.d.sync += available.eq(available + row_written - Mux(row_end, release, 0))
-        # Whether the next row may follow at once is decided in the last cycle of this one, so that `started` is a register
-        # and the path to all the counters stays short.
-        with m.If(row_end | ~started):
-            m.d.sync += started.eq(available >= Mux(started, need_next, need))
 
         address, bank = self._address(m, advance, loops)
         row_mask = self._mask(m, 0, oy, "row_mask")
@@ -103,7 +72,7 @@ class WindowReader(wiring.Component):
         with m.If(self.en):
             m.d.sync += [
                 a_valid.eq(started), a_last.eq(loops["fold"]), a_inside.eq(inside), a_rows.eq(row_mask), a_bank.eq(bank),
-                a_addr.eq(address), a_release.eq(Mux(row_end, release, 0)), self.weight.eq(count),
+                a_addr.eq(address), a_release.eq(released), self.weight.eq(count),
             ]
         with m.If(advance):
             m.d.sync += count.eq(Mux(loops["pixel"], 0, count + 1))
@@ -123,37 +92,6 @@ class WindowReader(wiring.Component):
         with m.If(self.en):
             m.d.sync += [self.x.eq(aligned), self.valid.eq(b_valid), self.last.eq(b_last)]
         return m
-
-    def _write_side(self, m: Module, buffer: BankedRam, banks: int) -> Value:
-        """Fill the buffer; the result is high in the cycle that completes a row."""
-        g = self.geometry
-        filled = Signal(range(g.buffer_rows + 1))  # complete rows that may not be overwritten
-        self._freed = Signal.like(filled)
-        col = Signal(range(max(2, g.row_words)))
-        row = Signal(range(max(2, g.buffer_rows)))
-        base = Signal(range(max(2, g.depth)))
-        next_filled = Signal.like(filled)
-        full, take, row_written = Signal(), Signal(), Signal()
-        m.d.comb += [
-            self.i.ready.eq(~full),
-            take.eq(self.i.valid & self.i.ready),
-            row_written.eq(take & (col == g.row_words - 1)),
-            next_filled.eq(filled + row_written - self._freed),
-            buffer.write_data.eq(self.i.payload),
-        ]
-        m.d.sync += [filled.eq(next_filled), full.eq(next_filled == g.buffer_rows)]
-        last_row = row == g.buffer_rows - 1
-        with m.If(take):
-            m.d.sync += col.eq(Mux(row_written, 0, col + 1))
-            with m.If(row_written):
-                m.d.sync += row.eq(Mux(last_row, 0, row + 1))
-        if banks > 1:
-            m.d.comb += [buffer.write_addr.eq(col), buffer.write_en.eq(Mux(take, 1 << row, 0))]
-        else:
-            m.d.comb += [buffer.write_addr.eq(base), buffer.write_en.eq(take)]
-            with m.If(take):
-                m.d.sync += base.eq(Mux(row_written & last_row, 0, base + 1))
-        return row_written
 
     def _loops(self, m: Module, advance: Value) -> tuple[dict[str, Value], dict[str, Value]]:
         """Nested counters. Result: for every loop whether this is its last word, and the counters by name."""
@@ -181,29 +119,17 @@ class WindowReader(wiring.Component):
         """Memory address of the word to read, and the bank of the window's top row."""
         col = self._column(m, advance, ends)
         g = self.geometry
-        # Position of rows in the circular buffer. Steps are tables of a few entries: modulo without adders.
-        top = Signal(range(max(2, g.buffer_rows)), init=-g.padding[0] % g.buffer_rows)
-        row = Signal.like(top, init=top.init)
-
-        def later(value: Value, rows: int, name: str) -> Value:
-            table = [(bank + rows) % g.buffer_rows for bank in range(g.buffer_rows)]
-            return lookup(m, value, table, len(top), name)
-
-        rest = g.shape[0] - (g.out_shape[0] - 1) * g.stride[0]
-        next_top = later(top, rest, "next_frame")
-        if g.out_shape[0] > 1:
-            next_top = Mux(ends["frame"], next_top, later(top, g.stride[0], "next_window"))
-        with m.If(advance & ends["row"]):
-            m.d.sync += top.eq(next_top)
+        top, next_top = self._top(m, advance, ends["row"], ends["frame"])
         if g.rows > 1:
             return col, top
+        row = Signal.like(top, init=top.init)
         with m.If(advance):
             with m.If(ends["row"]):
                 m.d.sync += row.eq(next_top)
             with m.Elif(ends["fold"]):
                 m.d.sync += row.eq(top)
             with m.Elif(ends["column"]):
-                m.d.sync += row.eq(later(row, 1, "next_row"))
+                m.d.sync += row.eq(self._later(m, row, 1, "next_row"))
         base = lookup(m, row, [bank * g.row_words for bank in range(g.buffer_rows)], (g.depth - 1).bit_length(), "base")
         return (base + col)[:(g.depth - 1).bit_length()], Const(0)
 
@@ -237,14 +163,6 @@ class WindowReader(wiring.Component):
                 # From one kernel column to the next, the words of other channel groups are skipped.
                 m.d.sync += col.eq(col + Mux(ends["word"], 1 + g.pixel_words - g.group_words, 1))
         return col
-
-    def _mask(self, m: Module, axis: int, out: Value, name: str) -> Value:
-        g = self.geometry
-        table = [g.mask(axis, i) for i in range(g.out_shape[axis])]
-        if set(table) == {(1 << g.kernel[axis]) - 1}:
-            # Not Const(-1): it would be signed, and Yosys 0.70 turns a bit selected from a signed constant into 0 or 1.
-            return Const((1 << g.kernel[axis]) - 1, g.kernel[axis])
-        return lookup(m, out, table, g.kernel[axis], name)
 
     def _align(self, m: Module, words: Value, bank: Value, inside: Value, rows: Value, banks: int) -> Value:
         g = self.geometry
