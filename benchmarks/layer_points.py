@@ -20,6 +20,7 @@ from lutq_hw.network import Codebook, Conv2d, Dense, TensorType, Thresholds, Wei
 from lutq_hw.pipeline import Layer
 from lutq_hw.plan import LayerPlan
 from lutq_hw.planner import MAX_TABLE, cheapest_output, divisors, unit_verdicts
+from lutq_hw.sums import sums_of
 from lutq_hw.tools.yosys import synthesize
 
 POINTS = Path(__file__).parent.parent / "lutq_hw" / "points"
@@ -62,7 +63,7 @@ def random_plan(rng: np.random.Generator, node: WeightNode, x: TensorType) -> La
         if pe * channels * rows <= MAX_LANES:
             break
     plan = LayerPlan(node="layer", unit=str(rng.choice(units)), pe=pe, channels=channels, rows=rows,
-                     output=cheapest_output(node, x), output_memory=str(rng.choice(["bram", "luts"])))
+                     output=cheapest_output(sums_of(node, x)), output_memory=str(rng.choice(["bram", "luts"])))
     layer = Layer("layer", node, x, plan)
     words = layer.window.repeat * layer.window.fold
     stages = [replace(layer, plan=replace(plan, output_lanes=lanes)) for lanes in divisors(pe)]

@@ -28,6 +28,7 @@ from lutq_hw.geometry import WindowGeometry
 from lutq_hw.network import Codebook, Dense, Shift, TensorType, Thresholds
 from lutq_hw.output import OutputStage
 from lutq_hw.outputs import OUTPUTS
+from lutq_hw.sums import sums_of
 from lutq_hw.tools.yosys import synthesize
 
 POINTS = Path(__file__).parent.parent / "lutq_hw" / "points"
@@ -79,7 +80,7 @@ def random_stage(rng: np.random.Generator) -> OutputStage:
     node = Dense("layer", "x", Codebook(rng.integers(0, 8, (outputs, terms)), dictionary=[-16, -8, -4, -1, 0, 2, 4, 16]),
                  bias=rng.integers(-100, 100, outputs), step=step)
     memory = "bram" if rng.random() < 0.3 and name == "thresholds" else "luts"
-    return OUTPUTS[name](node=node, x=TensorType((terms,), 4), pe=pe, lanes=lanes, memory=memory)
+    return OUTPUTS[name](sums=sums_of(node, TensorType((terms,), 4)), pe=pe, lanes=lanes, memory=memory)
 
 
 def output(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:

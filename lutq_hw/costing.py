@@ -18,6 +18,7 @@ from .network import TensorType, WeightNode
 from .output import OutputStage
 from .outputs import OUTPUTS
 from .pipeline import Argmax, Gearbox, Layer, Pool, Stage
+from .sums import sums_of
 from .units import UNITS
 
 Features = Mapping[str, float]
@@ -161,6 +162,7 @@ class LayerParts:
 
     def __init__(self, node: WeightNode, x: TensorType):
         self.node, self.x = node, x
+        self.sums = sums_of(node, x)
         self._flat = node.weights.flat
         self._stages: dict[tuple[str, int, int, str], OutputStage] = {}
         self._known: dict[tuple[object, ...], Cost] = {}
@@ -169,7 +171,7 @@ class LayerParts:
         """The output stage of that size."""
         key = (name, pe, lanes, memory)
         if key not in self._stages:
-            self._stages[key] = OUTPUTS[name](node=self.node, x=self.x, pe=pe, lanes=lanes, memory=memory)
+            self._stages[key] = OUTPUTS[name](sums=self.sums, pe=pe, lanes=lanes, memory=memory)
         return self._stages[key]
 
     def window(self, g: WindowGeometry) -> Cost:
@@ -189,14 +191,8 @@ class LayerParts:
         key = ("unit", name, pe, simd)
         if key not in self._known:
             self._known[key] = UNITS[name](codebook=self._flat, x_bits=self.x.bits, x_signed=self.x.signed, pe=pe,
-                                           simd=simd, acc_bits=self.stage_acc_bits).cost()
+                                           simd=simd, acc_bits=self.sums.bits).cost()
         return self._known[key]
-
-    @property
-    def stage_acc_bits(self) -> int:
-        """Width of the sums."""
-        name = next(name for name in OUTPUTS if OUTPUTS[name].reject(self.node, self.x) is None)
-        return self.stage(name, 1, 1, "luts").acc_bits
 
     def output(self, name: str, pe: int, lanes: int, memory: str) -> Cost:
         """Output stage with its table."""

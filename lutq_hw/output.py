@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 from amaranth import signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .network import TensorType, WeightNode
-from .network.tensor import signed_bits
+from .network import TensorType
+from .sums import Sums
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,18 +24,15 @@ class OutputStage(ABC):
 
     Parameters
     ----------
-    node
-        The layer: its bias and its step.
-    x
-        Type of the layer's input, from which the exact range of the sums follows.
+    sums
+        What is finished: exact range, bias and step of every channel, type of the result.
     pe, lanes
         Sums in a word and codes in a word; ``lanes`` divides ``pe``.
     memory
         Where the stage's table lives: ``bram`` or ``luts``.
     """
 
-    node: WeightNode
-    x: TensorType
+    sums: Sums
     pe: int
     lanes: int
     memory: str
@@ -46,8 +42,8 @@ class OutputStage(ABC):
 
     @classmethod
     @abstractmethod
-    def reject(cls, node: WeightNode, x: TensorType) -> str | None:
-        """Why this stage cannot finish that layer, as a sentence; None if it can."""
+    def reject(cls, sums: Sums) -> str | None:
+        """Why this stage cannot finish those sums, as a sentence; None if it can."""
 
     @property
     @abstractmethod
@@ -71,7 +67,7 @@ class OutputStage(ABC):
     @property
     def rows(self) -> int:
         """Output words to a pixel; every lane's table has an entry for each."""
-        return self.node.outputs // self.lanes
+        return self.sums.outputs // self.lanes
 
     @property
     def interval(self) -> int:
@@ -83,21 +79,20 @@ class OutputStage(ABC):
         """Cycles from the transfer of an input word to its first output word."""
         return self.steps + 1
 
-    @cached_property
+    @property
     def sum_range(self) -> tuple[int, int]:
         """Exact range of the sums, over all channels and including 0."""
-        low, high = self.node.sum_range(self.x)
-        return min(int(low.min()), 0), max(int(high.max()), 0)
+        return self.sums.range
 
     @property
     def acc_bits(self) -> int:
         """Width of the signed sums."""
-        return signed_bits(*self.sum_range)
+        return self.sums.bits
 
-    @cached_property
+    @property
     def type(self) -> TensorType:
         """Type of the result."""
-        return self.node.output(self.x)
+        return self.sums.type
 
     @property
     def members(self) -> dict[str, wiring.Member]:

@@ -32,6 +32,7 @@ from .output import OutputStage
 from .outputs import OUTPUTS
 from .plan import LayerPlan, Plan, PoolPlan
 from .streams import StreamFormat
+from .sums import Sums, sums_of
 from .units import UNITS
 
 
@@ -59,10 +60,15 @@ class Layer:
         return window_of(self.node, self.x, channels=self.plan.channels, rows=self.plan.rows, pe=self.plan.pe)
 
     @cached_property
+    def sums(self) -> Sums:
+        """What the output stage finishes."""
+        return sums_of(self.node, self.x)
+
+    @cached_property
     def stage(self) -> OutputStage:
         """What turns sums into codes."""
         p = self.plan
-        return OUTPUTS[p.output](node=self.node, x=self.x, pe=p.pe, lanes=p.output_lanes, memory=p.output_memory)
+        return OUTPUTS[p.output](sums=self.sums, pe=p.pe, lanes=p.output_lanes, memory=p.output_memory)
 
     @cached_property
     def unit(self) -> MacUnit:
@@ -197,7 +203,7 @@ def check_layer(network: Network, plan: LayerPlan | PoolPlan) -> None:
     for field, known in (("unit", UNITS), ("output", OUTPUTS)):
         if getattr(plan, field) not in known:
             raise PlanError(f"{where}: {field} must be one of {', '.join(known)}, not {getattr(plan, field)!r}")
-    reason = OUTPUTS[plan.output].reject(node, x)
+    reason = OUTPUTS[plan.output].reject(sums_of(node, x))
     if reason:
         raise PlanError(f"{where}: output {plan.output} cannot be used: {reason}")
     try:

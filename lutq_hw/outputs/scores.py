@@ -7,9 +7,9 @@ from amaranth.lib import wiring
 
 from ..gateware.rom import Rom
 from ..gateware.serial import SerialStage
-from ..network import TensorType, WeightNode
 from ..network.tensor import Ints, signed_bits
 from ..output import OutputStage
+from ..sums import Sums
 
 
 def offset_bits(offsets: Ints) -> int:
@@ -36,8 +36,8 @@ class Scores(OutputStage):
     name = "scores"
 
     @classmethod
-    def reject(cls, node: WeightNode, x: TensorType) -> str | None:
-        return None if node.step is None else f"{node.name} has a step"
+    def reject(cls, sums: Sums) -> str | None:
+        return None if sums.step is None else f"{sums.name} has a step"
 
     @property
     def steps(self) -> int:
@@ -45,7 +45,7 @@ class Scores(OutputStage):
 
     @property
     def table(self) -> tuple[int, int]:
-        return offset_bits(self.node.bias), self.rows
+        return offset_bits(self.sums.bias), self.rows
 
     def create(self) -> wiring.Component:
         return _ScoreStage(self)
@@ -55,5 +55,5 @@ class _ScoreStage(SerialStage):
     def lane(self, m: Module, lane: int, acc: Value) -> Value:
         s = self.stage
         score = Signal(signed(s.type.bits), name=f"score{lane}")
-        m.d.comb += score.eq(acc + offset_table(self, m, lane, s.node.bias))
+        m.d.comb += score.eq(acc + offset_table(self, m, lane, s.sums.bias))
         return score

@@ -9,9 +9,10 @@ from amaranth import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 
 from ..gateware.serial import SerialStage
-from ..network import Shift, TensorType, Thresholds, WeightNode
+from ..network import Shift, Thresholds
 from ..network.tensor import Ints, signed_bits
 from ..output import OutputStage
+from ..sums import Sums
 from .scores import offset_bits, offset_table
 
 
@@ -30,12 +31,12 @@ class ShiftSaturate(OutputStage):
     name = "shift"
 
     @classmethod
-    def reject(cls, node: WeightNode, x: TensorType) -> str | None:
-        if isinstance(node.step, Shift):
+    def reject(cls, sums: Sums) -> str | None:
+        if isinstance(sums.step, Shift):
             return None
-        if isinstance(node.step, Thresholds) and even_spacing(node.step) is not None:
+        if isinstance(sums.step, Thresholds) and even_spacing(sums.step) is not None:
             return None
-        return f"thresholds of {node.name} are not evenly spaced by a power of two"
+        return f"thresholds of {sums.name} are not evenly spaced by a power of two"
 
     @property
     def steps(self) -> int:
@@ -44,7 +45,7 @@ class ShiftSaturate(OutputStage):
     @cached_property
     def shift(self) -> int:
         """Bits to shift by."""
-        step = self.node.step
+        step = self.sums.step
         if isinstance(step, Shift):
             return step.shift
         assert isinstance(step, Thresholds)
@@ -55,12 +56,12 @@ class ShiftSaturate(OutputStage):
     @cached_property
     def offsets(self) -> Ints:
         """``(O,)`` what is added before the shift, bias and rounding included."""
-        step = self.node.step
+        step = self.sums.step
         if isinstance(step, Shift):
-            return self.node.bias + ((1 << step.shift) >> 1)
+            return self.sums.bias + ((1 << step.shift) >> 1)
         assert isinstance(step, Thresholds)
         # code - min = #{acc + bias >= first + t * 2**s} = ((acc + bias - first) >> s) + 1, clamped
-        return self.node.bias - step.values[:, 0] + (1 + self.type.min << self.shift)
+        return self.sums.bias - step.values[:, 0] + (1 + self.type.min << self.shift)
 
     @property
     def total_bits(self) -> int:

@@ -10,9 +10,10 @@ from amaranth.lib import wiring
 
 from ..gateware.rom import Rom
 from ..gateware.serial import SerialStage
-from ..network import TensorType, Thresholds, WeightNode
+from ..network import Thresholds
 from ..network.tensor import Ints, signed_bits
 from ..output import OutputStage
+from ..sums import Sums
 
 
 class ThresholdSearch(OutputStage):
@@ -25,14 +26,14 @@ class ThresholdSearch(OutputStage):
     name = "thresholds"
 
     @classmethod
-    def reject(cls, node: WeightNode, x: TensorType) -> str | None:
-        return None if isinstance(node.step, Thresholds) else f"{node.name} has no thresholds"
+    def reject(cls, sums: Sums) -> str | None:
+        return None if isinstance(sums.step, Thresholds) else f"{sums.name} has no thresholds"
 
     @property
     def step(self) -> Thresholds:
         """The layer's step."""
-        assert isinstance(self.node.step, Thresholds)
-        return self.node.step
+        assert isinstance(self.sums.step, Thresholds)
+        return self.sums.step
 
     @property
     def steps(self) -> int:
@@ -43,8 +44,8 @@ class ThresholdSearch(OutputStage):
         """``(O, 2**bits)`` words as signed numbers; bias folded in, out-of-range values clipped to never or always."""
         low, high = self.sum_range
         size = 1 << self.step.bits
-        table = np.full((self.node.outputs, size), low, np.int64)
-        for o, row in enumerate(self.step.values - self.node.bias[:, None]):
+        table = np.full((self.sums.outputs, size), low, np.int64)
+        for o, row in enumerate(self.step.values - self.sums.bias[:, None]):
             if self.step.descending[o]:
                 # #{acc <= t} = T - #{acc >= t + 1}: the missing ones always count, so the inverted code starts at 0.
                 table[o, size - len(row):] = row + 1
@@ -67,7 +68,7 @@ class ThresholdSearch(OutputStage):
 
     def words(self, lane: int) -> list[int]:
         """Table of one lane, ``rows * 2**bits`` words."""
-        channels = range(lane, self.node.outputs, self.lanes)
+        channels = range(lane, self.sums.outputs, self.lanes)
         mask = (1 << self.word_bits) - 1
         flags = [int(self.step.descending[o]) << self.word_bits for o in channels]
         return [int(-b) & mask | flag for o, flag in zip(channels, flags, strict=True) for b in self.bounds[o]]

@@ -16,6 +16,7 @@ from ..network import Conv2d, Dense, MaxPool2d, Network, TensorType, WeightNode
 from ..outputs import OUTPUTS
 from ..pipeline import Layer, Pool, hardware_nodes
 from ..plan import LayerPlan, PoolPlan
+from ..sums import Sums
 from ..units import UNITS
 from .budget import RESOURCES
 
@@ -56,9 +57,9 @@ def unit_verdicts(node: WeightNode, x: TensorType, asked: Sequence[str] | None =
     return verdicts
 
 
-def cheapest_output(node: WeightNode, x: TensorType) -> str:
-    """The smallest output stage that can finish ``node``."""
-    return next(name for name in ("scores", "shift", *OUTPUTS) if OUTPUTS[name].reject(node, x) is None)
+def cheapest_output(sums: Sums) -> str:
+    """The smallest output stage that can finish ``sums``."""
+    return next(name for name in ("scores", "shift", *OUTPUTS) if OUTPUTS[name].reject(sums) is None)
 
 
 def layer_candidates(node: WeightNode, x: TensorType, units: Iterable[str]) -> list[Candidate]:
@@ -66,8 +67,8 @@ def layer_candidates(node: WeightNode, x: TensorType, units: Iterable[str]) -> l
     units = list(units)
     groups = node.groups if isinstance(node, Conv2d) else 1
     kernel = node.kernel[0] if isinstance(node, Conv2d) else 1
-    output = cheapest_output(node, x)
     parts = LayerParts(node, x)
+    output = cheapest_output(parts.sums)
     found: list[Candidate] = []
     for pe in divisors(node.outputs // groups):
         for channels in divisors(x.channels // groups, MAX_LANES // pe):
