@@ -6,7 +6,10 @@ from typing import Protocol
 
 from ..cost import Cost
 
-RESOURCES = ("cells", "brams", "dsps")
+BLOCKS = ("brams", "dsps", "sprams")
+"""Resources that come in whole blocks."""
+
+RESOURCES = ("cells", *BLOCKS)
 """What is scarce: logic cells (luts, and flip-flops that need one of their own) and blocks."""
 
 NAMES = {"cells": "logic cells"}

@@ -1,24 +1,27 @@
 """Candidates: every sensible way to build each layer, with the cycles that it takes for a frame and its price.
 
-A new kind of node gets a function like `layer_candidates` here and a line in `candidates`. Units and output stages are
-found by themselves.
+A new kind of node gets a function like `layer_candidates` here and a line in `node_candidates`. Units and output stages
+are found by themselves: whatever can run a layer is priced, and what nothing beats is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ..cost import Cost
 from ..costing import LayerParts, stage_cost
 from ..errors import PlanError
-from ..network import Conv2d, Dense, MaxPool2d, Network, TensorType, WeightNode
+from ..network import Conv2d, Dense, MaxPool2d, Network, Node, TensorType, WeightNode
 from ..outputs import OUTPUTS
 from ..pipeline import Layer, Pool, hardware_nodes
 from ..plan import LayerPlan, PoolPlan
 from ..sums import Sums
 from ..units import UNITS
 from .budget import RESOURCES
+from .pareto import efficient
 
 MAX_LANES = 256
 """Largest array that is considered for one layer."""
@@ -37,6 +40,13 @@ class Candidate:
     plan: LayerPlan | PoolPlan
     cycles: int
     cost: Cost
+    period_ns: float = 0.0
+    """Shortest clock period that the stage can promise; 0 where the board's planning clock is all that is known."""
+
+    @property
+    def figures(self) -> tuple[float, ...]:
+        """All that counts, and less is better."""
+        return (self.cycles, self.period_ns, *(getattr(self.cost, r) for r in RESOURCES))
 
 
 def divisors(n: int, limit: int = MAX_LANES) -> list[int]:
@@ -57,49 +67,79 @@ def unit_verdicts(node: WeightNode, x: TensorType, asked: Sequence[str] | None =
     return verdicts
 
 
+def usable_outputs(sums: Sums) -> list[str]:
+    """Output stages that can finish ``sums``, usually the smallest first."""
+    return [name for name in dict.fromkeys(("scores", "shift", *OUTPUTS)) if OUTPUTS[name].reject(sums) is None]
+
+
 def cheapest_output(sums: Sums) -> str:
-    """The smallest output stage that can finish ``sums``."""
-    return next(name for name in ("scores", "shift", *OUTPUTS) if OUTPUTS[name].reject(sums) is None)
+    """The output stage that is usually the smallest."""
+    return usable_outputs(sums)[0]
 
 
 def layer_candidates(node: WeightNode, x: TensorType, units: Iterable[str]) -> list[Candidate]:
     """Every sensible way to build a weight layer with one of ``units``; beaten ones are dropped."""
-    units = list(units)
+    parts = LayerParts(node, x)
+    units, outputs = list(units), usable_outputs(parts.sums)
     groups = node.groups if isinstance(node, Conv2d) else 1
     kernel = node.kernel[0] if isinstance(node, Conv2d) else 1
-    parts = LayerParts(node, x)
-    output = cheapest_output(parts.sums)
     found: list[Candidate] = []
     for pe in divisors(node.outputs // groups):
         for channels in divisors(x.channels // groups, MAX_LANES // pe):
             for rows in sorted({1, kernel}):
                 if pe * channels * rows <= MAX_LANES:
-                    plan = LayerPlan(node=node.name, unit=units[0], pe=pe, channels=channels, rows=rows, output=output)
-                    found += _variants(Layer(node.name, node, x, plan), parts, units)
+                    plan = LayerPlan(node=node.name, unit=units[0], pe=pe, channels=channels, rows=rows, output=outputs[0])
+                    found += _array_candidates(Layer(node.name, node, x, plan), parts, units, outputs)
     return pareto(found)
 
 
-def _variants(layer: Layer, parts: LayerParts, units: Sequence[str]) -> list[Candidate]:
-    """Candidates of one array size: units, memories, and just as many output lanes as keep up with the array."""
-    plan, fold = layer.plan, layer.window.fold
-    groups = layer.window.reads // fold
-    window = parts.window(layer.window)
+@dataclass(frozen=True)
+class _Option:
+    """One way to build a part of a layer: what it sets in the plan, the least cycles between sums, and its price."""
+
+    changes: dict[str, str | int]
+    interval: int
+    cost: Cost
+
+
+def _array_candidates(layer: Layer, parts: LayerParts, units: Sequence[str], outputs: Sequence[str]) -> list[Candidate]:
+    """Candidates of one array size: units, memories, output stages.
+
+    Prices of the parts add up, so what is beaten within its part need not be combined with the others.
+    """
+    plan, window = layer.plan, layer.window
+    fold, groups = window.fold, window.reads // window.fold
+    memories = ("bram", "luts") if window.groups * window.repeat * fold <= MAX_TABLE else ("bram",)
+    macs = _best(_Option({"unit": unit}, fold, parts.unit(unit, plan.pe, plan.simd)) for unit in units)
+    indices = _best(_Option({"index_memory": memory}, 0, parts.index(window, plan.pe, memory)) for memory in memories)
+    stages = _best(option for output in outputs for option in _output_options(output, plan.pe, fold, parts))
+    base = parts.window(window)
     found = []
-    for lanes in divisors(plan.pe):
-        interval = parts.interval(plan.output, plan.pe, lanes)
-        cycles = max(groups * max(fold, interval), layer.input.words)
-        shallow = layer.window.groups * layer.window.repeat * fold <= MAX_TABLE
-        for output_memory in ("luts", "bram"):
-            for index_memory in ("bram", "luts") if shallow else ("bram",):
-                rest = (window + parts.index(layer.window, plan.pe, index_memory)
-                        + parts.output(plan.output, plan.pe, lanes, output_memory))
-                for unit in units:
-                    choice = replace(plan, unit=unit, output_lanes=lanes, output_memory=output_memory,
-                                     index_memory=index_memory)
-                    found.append(Candidate(choice, cycles, rest + parts.unit(unit, plan.pe, plan.simd)))
+    for mac in macs:
+        for index in indices:
+            for stage in stages:
+                cycles = max(groups * max(mac.interval, stage.interval), layer.input.words)
+                choice = replace(plan, **mac.changes, **index.changes, **stage.changes)  # pyright: ignore[reportArgumentType]
+                found.append(Candidate(choice, cycles, base + mac.cost + index.cost + stage.cost))
+    return pareto(found)
+
+
+def _output_options(output: str, pe: int, fold: int, parts: LayerParts) -> Iterator[_Option]:
+    """Output stages of one kind: memories, and just as many lanes as keep up with an array that folds ``fold`` times."""
+    for lanes in divisors(pe):
+        interval = parts.interval(output, pe, lanes)
+        for memory in ("luts", "bram"):
+            yield _Option({"output": output, "output_lanes": lanes, "output_memory": memory}, max(fold, interval),
+                          parts.output(output, pe, lanes, memory))
         if interval <= fold:
             break
-    return found
+
+
+def _best(options: Iterable[_Option]) -> list[_Option]:
+    """Options that no other one equals or beats in interval and every resource."""
+    options = list(options)
+    rows = np.array([(o.interval, *(getattr(o.cost, r) for r in RESOURCES)) for o in options], float)
+    return [options[i] for i in efficient(rows)]
 
 
 def pool_candidates(node: MaxPool2d, x: TensorType) -> list[Candidate]:
@@ -108,16 +148,29 @@ def pool_candidates(node: MaxPool2d, x: TensorType) -> list[Candidate]:
     return pareto([Candidate(p.plan, max(p.interval, p.input.words), stage_cost(p)) for p in pools])
 
 
-def pareto(candidates: list[Candidate]) -> list[Candidate]:
-    """Candidates that no other one equals or beats in cycles and every resource."""
-    def key(c: Candidate) -> tuple[float, ...]:
-        return (c.cycles, *(getattr(c.cost, r) for r in RESOURCES))
+def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates that no other one equals or beats in cycles, period and every resource; the fastest first."""
+    return [candidates[i] for i in efficient(np.array([c.figures for c in candidates], float))]
 
-    kept: list[tuple[tuple[float, ...], Candidate]] = []
-    for mine, candidate in sorted(((key(c), c) for c in candidates), key=lambda pair: pair[0]):
-        if not any(all(a <= b for a, b in zip(other, mine, strict=True)) for other, _ in kept):
-            kept.append((mine, candidate))
-    return [candidate for _, candidate in kept]
+
+def node_candidates(network: Network, node: Node, units: Sequence[str] | None = None) -> list[Candidate] | None:
+    """Candidates of one of `hardware_nodes`, None if nothing is to be chosen for it.
+
+    Raises
+    ------
+    PlanError
+        If no unit can run a layer; the sentence names every unit with its reason.
+    """
+    if isinstance(node, MaxPool2d):
+        return pool_candidates(node, network.input_type(node))
+    if isinstance(node, Dense | Conv2d):
+        verdicts = unit_verdicts(node, network.input_type(node), units)
+        usable = [name for name, reason in verdicts.items() if reason is None]
+        if not usable:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in verdicts.items())
+            raise PlanError(f"layer {node.name}: no unit can run it ({reasons})")
+        return layer_candidates(node, network.input_type(node), usable)
+    return None
 
 
 def candidates(network: Network, units: Sequence[str] | None = None) -> list[list[Candidate]]:
@@ -131,17 +184,7 @@ def candidates(network: Network, units: Sequence[str] | None = None) -> list[lis
     unknown = [name for name in units or () if name not in UNITS]
     if unknown:
         raise PlanError(f"unit must be one of {', '.join(UNITS)}, not {unknown[0]!r}")
-    layers = []
-    for node in hardware_nodes(network):
-        if isinstance(node, MaxPool2d):
-            layers.append(pool_candidates(node, network.input_type(node)))
-        elif isinstance(node, Dense | Conv2d):
-            verdicts = unit_verdicts(node, network.input_type(node), units)
-            usable = [name for name, reason in verdicts.items() if reason is None]
-            if not usable:
-                reasons = "; ".join(f"{name}: {reason}" for name, reason in verdicts.items())
-                raise PlanError(f"layer {node.name}: no unit can run it ({reasons})")
-            layers.append(layer_candidates(node, network.input_type(node), usable))
+    layers = [found for node in hardware_nodes(network) if (found := node_candidates(network, node, units)) is not None]
     if not layers:
         raise PlanError("network must have at least one layer to be built")
     return layers

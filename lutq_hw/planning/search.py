@@ -9,7 +9,7 @@ from ..costing import gearbox_cost
 from .budget import RESOURCES, shortage
 from .candidates import Candidate
 
-EAGERNESS = {"cells": 1.0, "brams": 0.3, "dsps": 0.3}
+EAGERNESS = {"cells": 1.0, "brams": 0.3, "dsps": 0.3, "sprams": 0.3}
 """What a share of each is worth while everything fits: saved logic cells make the clock faster, unused blocks nothing."""
 
 FULL_SLOWDOWN = 0.25
