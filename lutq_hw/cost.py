@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from .families import ICE40
+from .family import RESOURCES, Family
+
 LONELY_FFS = 0.35
 """Share of flip-flops that nextpnr gives a logic cell of their own, from designs of this kind: those behind a block RAM,
 behind another flip-flop, or behind a lut that also feeds something else. ``docs/tools.md`` has the figures."""
@@ -18,6 +21,12 @@ class Cost:
     brams: int = 0
     sprams: int = 0
     dsps: int = 0
+
+    adder_bits: float = 0.0
+    """Of ``luts``, those that hold a bit of an adder. A family without carry in its luts may need more than one for each."""
+
+    adders: float = 0.0
+    """How many adders these are: each may need a cell for its carry, or leave half of one empty."""
 
     def __add__(self, other: Cost) -> Cost:
         # Written out: a planner adds a hundred thousand of them.
@@ -34,28 +43,28 @@ class Cost:
 
     def over(self, capacity: Cost) -> dict[str, float]:
         """How far each resource exceeds ``capacity``; empty if all fit."""
-        excess = {f.name: getattr(self, f.name) - getattr(capacity, f.name) for f in fields(self)}
+        excess = {name: getattr(self, name) - getattr(capacity, name) for name in RESOURCES}
         return {name: amount for name, amount in excess.items() if amount > 0}
 
 
-BRAM_SHAPES = ((16, 256), (8, 512), (4, 1024), (2, 2048))
-"""Word widths and depths of an iCE40 block RAM (SB_RAM40_4K)."""
+BRAM_SHAPES = ICE40.bram_shapes
+"""Word widths and depths of an iCE40 block RAM (SB_RAM40_4K), in which the gateware's own memories are cut."""
 
 
-def bram_shape(depth: int) -> tuple[int, int]:
+def bram_shape(depth: int, family: Family = ICE40) -> tuple[int, int]:
     """Width and depth of the blocks that hold a memory of ``depth`` words: the widest that is deep enough, if any is."""
-    return next((shape for shape in BRAM_SHAPES if depth <= shape[1]), BRAM_SHAPES[-1])
+    return next((shape for shape in family.bram_shapes if depth <= shape[1]), family.bram_shapes[-1])
 
 
-def bram_chunks(depth: int) -> list[int]:
+def bram_chunks(depth: int, family: Family = ICE40) -> list[int]:
     """Depths of the memories that stand behind each other: as deep as a block can be, then the rest."""
-    deepest = BRAM_SHAPES[-1][1]
+    deepest = family.bram_shapes[-1][1]
     return [deepest] * (depth // deepest) + ([depth % deepest] if depth % deepest else [])
 
 
-def bram_count(width: int, depth: int) -> int:
+def bram_count(width: int, depth: int, family: Family = ICE40) -> int:
     """Blocks of a memory of ``depth`` words of ``width`` bits."""
-    return sum(-(-width // bram_shape(chunk)[0]) for chunk in bram_chunks(depth))
+    return sum(-(-width // bram_shape(chunk, family)[0]) for chunk in bram_chunks(depth, family))
 
 
 def masked(depth: int, banks: int) -> bool:

@@ -1,19 +1,23 @@
-"""How many LUT4 random logic takes, without synthesising it: a small symbolic network and a greedy packing."""
+"""How many luts random logic takes, without synthesising it: a small symbolic network and a greedy packing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-LUT_INPUTS = 4
-
 
 class Logic:
     """Network of two-way multiplexers, ANDs and XORs, every distinct one once. A bit is an integer: 0, 1, or a node.
 
-    A complement is a node of its own, which costs nothing where a LUT reads it.
+    A complement is a node of its own, which costs nothing where a lut reads it.
+
+    Parameters
+    ----------
+    lut_inputs
+        Inputs of a lut; `family.Family.lut_inputs`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lut_inputs: int = 4) -> None:
+        self.lut_inputs = lut_inputs
         self._nodes: list[frozenset[int]] = [frozenset()] * 2  # fan-in of every node; none for constants and inputs
         self._support: list[frozenset[int]] = [frozenset()] * 2  # the inputs that a node depends on
         self._known: dict[tuple, int] = {}
@@ -32,7 +36,7 @@ class Logic:
         if key not in self._known:
             self._known[key] = len(self._nodes)
             support = frozenset().union(*(self._support[bit] for bit in bits))
-            self._nodes.append(support if len(support) <= LUT_INPUTS else frozenset(bit for bit in bits if bit > 1))
+            self._nodes.append(support if len(support) <= self.lut_inputs else frozenset(bit for bit in bits if bit > 1))
             self._support.append(support)
         return self._known[key]
 
@@ -59,8 +63,8 @@ class Logic:
         return level[0]
 
     def tree(self, entries: Sequence[int], index: Sequence[int]) -> int:
-        """As `table`, where the entries are 0 and 1 and up to four address bits need one LUT however they are used."""
-        if len(index) > LUT_INPUTS:
+        """As `table`, where the entries are 0 and 1 and as many address bits as a lut has inputs need one lut."""
+        if len(index) > self.lut_inputs:
             half = len(entries) // 2
             return self.mux(index[-1], self.tree(entries[half:], index[:-1]), self.tree(entries[:half], index[:-1]))
         needed = [bit for n, bit in enumerate(index)
@@ -72,7 +76,7 @@ class Logic:
         return self._node("tree", *needed, *(1 if entry else 0 for entry in entries))
 
     def luts(self, outputs: Sequence[int]) -> int:
-        """LUT4 that compute ``outputs``: a node goes into all those that read it where each has inputs to spare."""
+        """Luts that compute ``outputs``: a node goes into all those that read it where each has inputs to spare."""
         fanin: dict[int, frozenset[int]] = {}
         stack = [bit for bit in outputs if self._nodes[bit]]
         while stack:
@@ -86,7 +90,7 @@ class Logic:
                 readers[bit].add(node)
         for node in sorted(fanin):  # a node's number is larger than those it reads
             merged = {reader: fanin[reader] - {node} | fanin[node] for reader in readers[node]}
-            if node in outputs or any(len(inputs) > LUT_INPUTS for inputs in merged.values()):
+            if node in outputs or any(len(inputs) > self.lut_inputs for inputs in merged.values()):
                 continue
             fanin.update(merged)
             for bit in fanin.pop(node) & fanin.keys():

@@ -17,6 +17,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .cost import Cost
+from .families import ICE40
+from .family import Family
 from .network import Codebook
 from .network.tensor import Ints
 
@@ -41,6 +43,8 @@ class MacUnit(ABC):
         Size of the array.
     acc_bits
         Width of the signed sums; sums wrap modulo ``2**acc_bits`` on the way, and the final one fits.
+    family
+        FPGA family that it is counted for.
     """
 
     codebook: Codebook
@@ -49,6 +53,7 @@ class MacUnit(ABC):
     pe: int
     simd: int
     acc_bits: int
+    family: Family = ICE40
 
     name: ClassVar[str]
     """Word used in plans, command line and reports."""
@@ -65,7 +70,11 @@ class MacUnit(ABC):
 
     @abstractmethod
     def cost(self) -> Cost:
-        """Price on iCE40, fitted to the points in ``units/points/``."""
+        """Cells by structure: adder bits, and logic packed into luts of ``family.lut_inputs``.
+
+        On iCE40, whose synthesis the counting follows, that is the price, held against the points in ``units/points/``.
+        For the price in any family ask `unit_cost.unit_cost`, which knows what the others make of the same structure.
+        """
 
     @abstractmethod
     def create(self) -> wiring.Component:

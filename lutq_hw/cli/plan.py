@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..family import RESOURCES
 from ._options import add_json, add_model
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from ..performance import Performance
 
 HELP = "choose the hardware of every layer and say why"
-
-RESOURCES = ("luts", "ffs", "brams", "sprams", "dsps")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -69,8 +68,9 @@ def describe(performance: Performance, board: Board) -> dict[str, Any]:
     figures = {f.layer.name: f for f in performance.layers}
     stages = []
     for stage in performance.stages:
+        cost = performance.costs[stage.name]
         row: dict[str, Any] = {"name": stage.name, "kind": type(stage).__name__.lower(),
-                               "estimated": asdict(performance.costs[stage.name])}
+                               "estimated": {r: getattr(cost, r) for r in RESOURCES}}
         if isinstance(stage, Layer):
             found = figures[stage.name]
             row |= asdict(stage.plan) | {"simd": stage.plan.simd, "cycles": found.cycles, "macs": found.macs,

@@ -155,6 +155,7 @@ def sums_cost(*, pe: int, simd: int, acc_bits: int, term: TermRange) -> Cost:
     """Cells of an `Accumulate`: one LUT4 for each adder bit; what waits for a partner is a bare register."""
     inner_bits = max(1, acc_bits - term.zeros)
     luts = ffs = inner_bits
+    adders = 1
     counts = [1] * simd
     carries = term.carries
     waiting = [carries] * simd
@@ -168,8 +169,9 @@ def sums_cost(*, pe: int, simd: int, acc_bits: int, term: TermRange) -> Cost:
             bits = min(term.sum_bits(count), inner_bits)
             adds = len(counts[pair]) == 2 or any(waiting[pair])
             luts += bits * adds
+            adders += adds
             left.append(sum(waiting[pair]) == 2)
             ffs += bits + left[-1]
         counts, waiting = merged, left
     control = 2 * tree_levels(simd) + 2
-    return Cost(luts=pe * luts + CONTROL_LUTS, ffs=pe * ffs + control)
+    return Cost(luts=pe * luts + CONTROL_LUTS, ffs=pe * ffs + control, adder_bits=pe * luts, adders=pe * adders)

@@ -26,14 +26,14 @@ def adder_luts(factor: int, bits: int) -> int:
     return sum(max(0, bits - (earlier if sign > 0 else shift)) for (_, earlier), (sign, shift) in pairs)
 
 
-def table_logic(words: Sequence[int], x_bits: int, index_bits: int, width: int) -> int:
-    """LUT4 of a function of index and activation: the better of two decision diagrams, activation first or index first.
+def table_logic(words: Sequence[int], x_bits: int, index_bits: int, width: int, lut_inputs: int = 4) -> int:
+    """Luts of a function of index and activation: the better of two decision diagrams, activation first or index first.
 
     ``words`` are given by address, the activation's code in the low bits.
     """
     counts = []
     for x_first in (True, False):
-        logic = Logic()
+        logic = Logic(lut_inputs)
         x = [logic.input(f"x{bit}") for bit in range(x_bits)]
         index = [logic.input(f"k{bit}") for bit in range(index_bits)]
         table = np.array(words).reshape(-1, 1 << x_bits)
@@ -56,27 +56,30 @@ def row_bits(logic: Logic, column: Ints, width: int) -> list[int]:
 
 
 def row_cost(unit: MacUnit, columns: Sequence[Ints], factors: Sequence[int], width: int, *, registered: bool) -> Cost:
-    """Cells that form a row: a LUT4 for each bit that is not one of the activation's, or adders.
+    """Cells that form a row: a lut for each bit that is not one of the activation's, or adders.
 
     ``factors`` are what the columns multiply by, if the activation is too wide for look-ups.
     """
     codes = unit.levels & (1 << unit.x_bits) - 1
     plain = {(codes >> bit & 1).astype(bool).tobytes() for bit in range(unit.x_bits)}
     seen: set[bytes] = set()
-    luts = 0
+    luts = adders = adder_bits = 0
     for number, column in enumerate(columns):
         bits = {(column >> bit & 1).astype(bool).tobytes() for bit in range(width)}
         bits = {bit for bit in bits if 0 < bit.count(1) < len(bit)}
-        small = unit.x_bits <= TABLE_BITS
-        luts += len(bits - seen - plain) if small else adder_luts(factors[number], len(bits))
+        if unit.x_bits <= TABLE_BITS:
+            luts += len(bits - seen - plain)
+        else:
+            adders += max(0, len(signed_digits(factors[number])) - 1)
+            adder_bits += adder_luts(factors[number], len(bits))
         seen |= bits
-    return Cost(luts=luts, ffs=len(seen) if registered else 0)
+    return Cost(luts=luts + adder_bits, ffs=len(seen) if registered else 0, adder_bits=adder_bits, adders=adders)
 
 
 def select_logic(columns: Sequence[Ints], place: Sequence[int], index_bits: int, width: int,
-                 signs: Sequence[int] | None = None) -> int:
-    """LUT4 of a lane that selects from a row (`lanes.select`) and complements where ``signs`` has a 1."""
-    logic = Logic()
+                 signs: Sequence[int] | None = None, lut_inputs: int = 4) -> int:
+    """Luts of a lane that selects from a row (`lanes.select`) and complements where ``signs`` has a 1."""
+    logic = Logic(lut_inputs)
     rows = [row_bits(logic, column, width) for column in columns]
     index = [logic.input(bit) for bit in range(index_bits)]
     steer = index

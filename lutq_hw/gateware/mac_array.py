@@ -34,12 +34,12 @@ class Term(NamedTuple):
 
 def once_per_codebook(measure: Callable[[Unit], Measure]) -> Callable[[Unit], Measure]:
     """Remembers what depends on a unit's codebook and activation only: a planner asks for hundreds of sizes."""
-    known: WeakKeyDictionary[Codebook, dict[tuple[int, bool], Measure]] = WeakKeyDictionary()
+    known: WeakKeyDictionary[Codebook, dict[tuple[int, bool, str], Measure]] = WeakKeyDictionary()
 
     @functools.wraps(measure)
     def remember(unit: Unit) -> Measure:
         measured = known.setdefault(unit.codebook, {})
-        key = (unit.x_bits, unit.x_signed)
+        key = (unit.x_bits, unit.x_signed, unit.family.name)
         if key not in measured:
             measured[key] = measure(unit)
         return measured[key]
@@ -125,4 +125,5 @@ def array_cost(unit: MacUnit, term: TermRange, *, lane: Cost, row: Cost = NOTHIN
     sums = sums_cost(pe=unit.pe, simd=unit.simd, acc_bits=unit.acc_bits, term=term)
     increments = unit.pe * product_bits if term.carries and spare_carry(unit.simd) else 0
     registers = Cost(ffs=unit.pe * unit.simd * product_bits + 2)
-    return sums + registers + Cost(luts=increments) + lane * (unit.pe * unit.simd) + row * unit.simd
+    carried = Cost(luts=increments, adder_bits=increments, adders=unit.pe if increments else 0)
+    return sums + registers + carried + lane * (unit.pe * unit.simd) + row * unit.simd

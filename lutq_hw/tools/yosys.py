@@ -11,6 +11,8 @@ from typing import Any
 
 from ..cost import Cost
 from ..errors import ToolError
+from ..families import ICE40
+from ..family import Family
 from .runner import RunError, Runner
 
 SHRUNK = 0.6
@@ -103,6 +105,16 @@ LADDER = ("-dff", "", "-abc")
 """Options from the most ambitious to the plainest: across registers; ABC9; the older ABC, which knows no delays."""
 
 
+BEFORE = (
+    # Alias wires such as \o__payload[0] make ABC9 fail on an assertion (YosysHQ/yosys#4349).
+    "rename -hide */w:*[*]*",
+    # Rule of every memory here: an address is never read in the cycle that writes it. Without this line Yosys would
+    # build the bypass that Amaranth's "old data" asks for, about 1.5 luts for each bit of the memory word.
+    "setparam -set COLLISION_X_MASK 1'1 */t:$memrd_v2",
+)
+"""Yosys commands between reading and mapping, in every family."""
+
+
 def _script(name: str, top: str, options: Sequence[str], way: str) -> str:
     """Yosys commands. Statistics go to files: YoWASP's standard output is lost once ABC has run."""
     synth = f"synth_ice40 -top {top} {' '.join(options)}"
@@ -118,11 +130,7 @@ def _script(name: str, top: str, options: Sequence[str], way: str) -> str:
     ]
     return "\n".join([
         f"read_rtlil {name}.il",
-        # Alias wires such as \o__payload[0] make ABC9 fail on an assertion (YosysHQ/yosys#4349).
-        "rename -hide */w:*[*]*",
-        # Rule of every memory here: an address is never read in the cycle that writes it. Without this line Yosys would
-        # build the bypass that Amaranth's "old data" asks for, about 1.5 luts for each bit of the memory word.
-        "setparam -set COLLISION_X_MASK 1'1 */t:$memrd_v2",
+        *BEFORE,
         *(older if way == "-abc" else [f"{synth} {way}"]),
         f"tee -q -o {name}.modules.json stat -json",
         "setattr -mod -unset keep_hierarchy *",
@@ -154,15 +162,9 @@ def _read_cells(path: Path) -> dict[str, Cells]:
     return {key.removeprefix("\\"): count_cells(value["num_cells_by_type"]) for key, value in modules.items()}
 
 
-def count_cells(types: Mapping[str, int]) -> Cells:
-    """Price of iCE40 cells, given how many there are of each type."""
-
-    def count(pattern: str) -> int:
-        return sum(number for key, number in types.items() if re.fullmatch(pattern, key))
-
-    cost = Cost(luts=count("SB_LUT4"), ffs=count("SB_DFF.*"), brams=count("SB_RAM40_4K.*"),
-                sprams=count("SB_SPRAM256KA"), dsps=count("SB_MAC16"))
-    return Cells(cost=cost, carries=count("SB_CARRY"), types=dict(types))
+def count_cells(types: Mapping[str, int], family: Family = ICE40) -> Cells:
+    """Price of cells of ``family``, given how many there are of each type."""
+    return Cells(cost=Cost(**family.count(types)), carries=family.carries(types), types=dict(types))
 
 
 def check_shrink(estimated: Mapping[str, Cost], measured: Mapping[str, Cost]) -> None:

@@ -61,7 +61,7 @@ class Multiplier(MacUnit):
         return signed_bits(min(0, *self.values), max(self.values))
 
     def cost(self) -> Cost:
-        logic = Logic()
+        logic = Logic(self.family.lut_inputs)
         index = [logic.input(bit) for bit in range(self.index_bits)]
         entries = fill(self.values, self.index_bits)
         bits = [logic.tree([entry >> bit & 1 for entry in entries], index) for bit in range(self.value_bits)]

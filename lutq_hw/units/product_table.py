@@ -61,11 +61,13 @@ class ProductTable(MacUnit):
 
     @once_per_codebook
     def parts(self) -> tuple[Cost, int, int | None]:
-        """Cells of a row of products, LUT4 of a lane's selection, and LUT4 of a lane as a function of its address."""
+        """Cells of a row of products, luts of a lane's selection, and luts of a lane as a function of its address."""
         columns, bits = list((self.products >> self.term.zeros).T), self.term.bits
         row = row_cost(self, columns, [1] * len(columns), bits, registered=False)
-        direct = table_logic(self.words, self.x_bits, self.index_bits, bits)
-        return row, select_logic(columns, range(len(columns)), self.index_bits, bits), direct
+        direct = table_logic(self.words, self.x_bits, self.index_bits, bits,
+                             self.family.lut_inputs)
+        select = select_logic(columns, range(len(columns)), self.index_bits, bits, lut_inputs=self.family.lut_inputs)
+        return row, select, direct
 
     def bank_words(self, bank: int) -> list[int]:
         """Contents of a bank."""
@@ -75,7 +77,7 @@ class ProductTable(MacUnit):
         """Block RAMs of a bank; Yosys drops the bits that are the same in all words."""
         words = np.array(self.bank_words(bank))
         varying = sum(len(np.unique(words >> bit & 1)) > 1 for bit in range(self.term.bits))
-        return bram_count(varying, len(words))
+        return bram_count(varying, len(words), self.family)
 
     def cost(self) -> Cost:
         if self.address_bits <= LOGIC_BITS:
@@ -84,7 +86,7 @@ class ProductTable(MacUnit):
         # The product register is the one in the block RAM.
         product_bits = min(self.term.bits, max(1, self.acc_bits - self.term.zeros))
         bank_bits = max(0, self.address_bits - BANK_BITS)
-        logic = Logic()
+        logic = Logic(self.family.lut_inputs)
         banks = [[logic.input((bank, bit)) for bank in range(self.banks)] for bit in range(product_bits)]
         steer = [logic.input(bit) for bit in range(bank_bits)]
         luts = logic.luts([logic.table(bit, steer) for bit in banks])

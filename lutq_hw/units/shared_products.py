@@ -84,16 +84,17 @@ class SharedProducts(MacUnit):
 
     @once_per_codebook
     def parts(self) -> tuple[Cost, int, int | None]:
-        """Cells of a row, LUT4 of a lane's selection, and LUT4 of a lane as a function of index and activation."""
+        """Cells of a row, luts of a lane's selection, and luts of a lane as a function of index and activation."""
         columns, bits = list(self.columns.values()), self.term.bits
         factors = [1] * len(columns) if self.signs is None else list(self.columns)
         row = row_cost(self, columns, factors, bits, registered=self.row_register)
-        select = select_logic(columns, self.place, self.index_bits, bits, self.signs if self.term.carries else None)
+        select = select_logic(columns, self.place, self.index_bits, bits, self.signs if self.term.carries else None,
+                              self.family.lut_inputs)
         if self.row_register or self.index_bits + self.x_bits > DIRECT_BITS:
             return row, select, None
         products = np.array([self.columns[key] for key in self.keys]).T
         words = by_address(self, products if self.signs is None else products ^ -np.array(self.signs))
-        return row, select, table_logic(words, self.x_bits, self.index_bits, bits)
+        return row, select, table_logic(words, self.x_bits, self.index_bits, bits, self.family.lut_inputs)
 
     def cost(self) -> Cost:
         lane, row = selection_cost(self, *self.parts())

@@ -78,8 +78,8 @@ class ShiftAdd(MacUnit):
 
     @once_per_codebook
     def lane_luts(self) -> int:
-        """LUT4 of the controls of a lane and of its gate and shifts, as packed by `Logic`."""
-        logic = Logic()
+        """Luts of the controls of a lane and of its gate and shifts, as packed by `Logic`."""
+        logic = Logic(self.family.lut_inputs)
         bits = {name: logic.input(name) for name in self.controls}
         width = self.term.bits
         place = [bit for name, bit in bits.items() if name.startswith("odd")]
@@ -93,7 +93,7 @@ class ShiftAdd(MacUnit):
                 moved = [0] * self.stages[int(name.removeprefix("shift"))] + value
                 value = [logic.mux(control, high, low) for high, low in zip(moved, value, strict=False)]
         value = [logic.xor(bits.get("sign", 0), bit) for bit in value]
-        decode = Logic()
+        decode = Logic(self.family.lut_inputs)
         index = [decode.input(bit) for bit in range(self.index_bits)]
         controls = [decode.tree(fill(column, self.index_bits), index) for column in self.controls.values()]
         return logic.luts(value) + decode.luts(controls)
