@@ -77,6 +77,11 @@ class WindowGeometry:
         """Cycles of one dot product (or of one pool window)."""
         return self.kernel[0] // self.rows * self.kernel[1] * self.group_words
 
+    @cached_property
+    def ends(self) -> tuple[bool, ...]:
+        """Of the words of one output pixel, in order: whether it ends a dot product (or a pool window)."""
+        return (*[False] * (self.fold - 1), True) * (self.groups * self.repeat)
+
     @property
     def reads(self) -> int:
         """Words read for one frame, one a cycle."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
 
+from . import nonzero
 from .errors import PlanError
 from .geometry import WindowGeometry, window_of
 from .mac import MacUnit
@@ -28,6 +29,7 @@ from .network import (
     TensorType,
     WeightNode,
 )
+from .nonzero import NonzeroReads
 from .output import OutputStage
 from .outputs import OUTPUTS
 from .plan import LayerPlan, Plan, PoolPlan
@@ -65,6 +67,13 @@ class Layer:
         return sums_of(self.node, self.x)
 
     @cached_property
+    def nonzero(self) -> NonzeroReads | None:
+        """The reads of a layer that skips zeros; None for one that reads all terms."""
+        if self.plan.terms == "all":
+            return None
+        return NonzeroReads(self.window, self.node.weights.flat, self.plan.pe)
+
+    @cached_property
     def stage(self) -> OutputStage:
         """What turns sums into codes."""
         p = self.plan
@@ -72,9 +81,10 @@ class Layer:
 
     @cached_property
     def unit(self) -> MacUnit:
-        """What sums the products."""
+        """What sums the products; where zeros are skipped, one such unit for each output of a word."""
+        pe = self.plan.pe if self.plan.terms == "all" else 1
         return UNITS[self.plan.unit](codebook=self.node.weights.flat, x_bits=self.x.bits, x_signed=self.x.signed,
-                                     pe=self.plan.pe, simd=self.plan.simd, acc_bits=self.stage.acc_bits)
+                                     pe=pe, simd=self.plan.simd, acc_bits=self.stage.acc_bits)
 
     @property
     def input(self) -> StreamFormat:
@@ -94,6 +104,9 @@ class Layer:
     @property
     def interval(self) -> int:
         """Cycles for one frame in steady state, when neither neighbour holds it up."""
+        if self.nonzero is not None:
+            height, width = self.window.out_shape
+            return height * width * sum(max(length, self.stage.interval) for length in self.nonzero.lengths)
         groups = self.window.reads // self.window.fold
         return groups * max(self.window.fold, self.stage.interval)
 
@@ -203,6 +216,8 @@ def check_layer(network: Network, plan: LayerPlan | PoolPlan) -> None:
     for field, known in (("unit", UNITS), ("output", OUTPUTS)):
         if getattr(plan, field) not in known:
             raise PlanError(f"{where}: {field} must be one of {', '.join(known)}, not {getattr(plan, field)!r}")
+    if plan.terms == "nonzero" and plan.simd > 1:
+        raise PlanError(f"{where}: channels and rows must be 1 where terms is nonzero, not {plan.channels} and {plan.rows}")
     reason = OUTPUTS[plan.output].reject(sums_of(node, x))
     if reason:
         raise PlanError(f"{where}: output {plan.output} cannot be used: {reason}")
@@ -213,6 +228,9 @@ def check_layer(network: Network, plan: LayerPlan | PoolPlan) -> None:
     reason = UNITS[plan.unit].reject(flat, x.bits, x.signed)
     if reason:
         raise PlanError(f"{where}: unit {plan.unit} cannot be used: {reason}")
+    reason = nonzero.reject(flat, groups) if plan.terms == "nonzero" else None
+    if reason:
+        raise PlanError(f"{where}: terms {plan.terms} cannot be used: {reason}")
 
 
 def _gearboxes(name: str, source: StreamFormat, lanes: int) -> list[Stage]:

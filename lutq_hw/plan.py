@@ -12,6 +12,8 @@ from .errors import PlanError
 
 VERSION = 1
 
+TERMS = ("all", "nonzero")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerPlan:
@@ -30,6 +32,9 @@ class LayerPlan:
         kernel height.
     index_memory
         Where assignments live: ``bram`` or ``luts``.
+    terms
+        Which terms are read: ``all`` of them, or the ``nonzero`` ones only (``nonzero.py``; ``channels`` and ``rows`` are
+        then 1, and each of ``pe`` lanes reads its own).
     output
         Name of the output stage (``lutq_hw/outputs/``).
     output_lanes
@@ -47,6 +52,7 @@ class LayerPlan:
     output: str = "thresholds"
     output_lanes: int = 1
     output_memory: str = "luts"
+    terms: str = "all"
 
     @property
     def simd(self) -> int:
@@ -129,6 +135,8 @@ def _layer(index: int, entry: Any) -> LayerPlan | PoolPlan:
             raise PlanError(f"{where}: {key} must be a string, not {value!r}")
         if key.endswith("_memory") and value not in ("bram", "luts"):
             raise PlanError(f"{where}: {key} must be bram or luts, not {value!r}")
+        if key == "terms" and value not in TERMS:
+            raise PlanError(f"{where}: {key} must be {' or '.join(TERMS)}, not {value!r}")
     missing = [f.name for f in known.values() if f.default is f.default_factory and f.name not in entry]
     if missing:
         raise PlanError(f"{where}: field {missing[0]} must be given")

@@ -7,6 +7,7 @@ depends on shapes, plan and stalls only, never on data.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
@@ -41,17 +42,22 @@ class Timer(Protocol):
 
 
 class WindowTimer:
-    """`gateware.window.WindowReader`, followed by a pipeline that moves with it, ``latency`` deep in all."""
+    """A reader of windows, followed by a pipeline that moves with it, ``latency`` deep in all.
 
-    def __init__(self, geometry: WindowGeometry, latency: int):
+    Of one output pixel, ``ends`` says which words end a dot product. The memory is read ``release`` enabled cycles after
+    the decision to do so.
+    """
+
+    def __init__(self, geometry: WindowGeometry, latency: int, ends: Sequence[bool], release: int):
         self.g = g = geometry
-        self.rows, self.row_words, self.fold = g.buffer_rows, g.row_words, g.fold
-        self.row_reads = g.reads // g.out_shape[0]
+        self.rows, self.row_words, self.ends = g.buffer_rows, g.row_words, ends
+        self.row_reads = g.out_shape[1] * len(ends)
         self.need, self.release = g.need, g.release
         self.top = 1 << latency - 1
         self.mask = (1 << latency) - 1
         self.need_next = g.need_next
-        self.filled = self.col = self.available = self.oy = self.read = self.pending = 0
+        self.filled = self.col = self.available = self.oy = self.read = 0
+        self.pending = deque([0] * release)
         self.started = False
         self.pipe = 0  # bit k: the last word of a window entered the pipeline k + 1 enabled cycles ago
 
@@ -61,18 +67,18 @@ class WindowTimer:
         row_end = False
         if enable:
             # A row can be overwritten only after the memory access that follows the decision.
-            self.filled -= self.pending
-            self.pending = 0
+            self.filled -= self.pending.popleft()
+            self.pending.append(0)
             if self.started:
+                self.pipe = (self.pipe << 1 | self.ends[self.read % len(self.ends)]) & self.mask
                 self.read += 1
-                self.pipe = (self.pipe << 1 | (self.read % self.fold == 0)) & self.mask
                 row_end = self.read == self.row_reads
             else:
                 self.pipe = self.pipe << 1 & self.mask
         if row_end:
             self.started = available >= self.need_next[self.oy]
-            self.pending = self.release[self.oy]
-            self.available -= self.pending
+            self.pending[-1] = self.release[self.oy]
+            self.available -= self.release[self.oy]
             self.read = 0
             self.oy = (self.oy + 1) % len(self.need)
         elif not self.started:
@@ -85,11 +91,24 @@ class WindowTimer:
                 self.available += 1
 
 
+def dense_reads(geometry: WindowGeometry, latency: int) -> WindowTimer:
+    """Timer of a `gateware.window.WindowReader` and a pipeline of ``latency`` behind it."""
+    return WindowTimer(geometry, READ_LATENCY + latency, geometry.ends, release=1)
+
+
+def window_timer(layer: Layer) -> WindowTimer:
+    """Timer of a layer's reader and MAC unit."""
+    reads = layer.nonzero
+    if reads is None:
+        return dense_reads(layer.window, layer.unit.latency)
+    return WindowTimer(layer.window, reads.read_latency + layer.unit.latency, reads.ends, release=reads.release_delay)
+
+
 class LayerTimer:
     """A weight layer: window reader and MAC unit as one pipeline, then the output stage."""
 
     def __init__(self, layer: Layer):
-        self.window = WindowTimer(layer.window, READ_LATENCY + layer.unit.latency)
+        self.window = window_timer(layer)
         self.steps, self.interval = layer.stage.steps, layer.stage.interval
         self.left = 0  # cycles that the output stage still needs for the word it holds
         self.results = 0  # words in its skid buffer
@@ -120,7 +139,7 @@ class PoolTimer:
     """A max-pool: window reader and maximum as one pipeline, then a skid buffer."""
 
     def __init__(self, pool: Pool):
-        self.window = WindowTimer(pool.window, READ_LATENCY + POOL_LATENCY)
+        self.window = dense_reads(pool.window, POOL_LATENCY)
         self.results = 0
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lutq_hw.network import Conv2d, Dense, MaxPool2d, Network, WeightNode
+from lutq_hw.nonzero import reject
 from lutq_hw.outputs import OUTPUTS
 from lutq_hw.pipeline import hardware_nodes
 from lutq_hw.plan import LayerPlan, Plan, PoolPlan
@@ -41,8 +42,11 @@ def random_layer(rng: np.random.Generator, network: Network, node: WeightNode) -
     rows = int(rng.choice([1, kernel]))
     channels = int(rng.choice([d for d in divisors(x.channels // groups) if d * rows <= MAX_LANES]))
     pe = int(rng.choice([d for d in divisors(node.outputs // groups) if d * channels * rows <= MAX_LANES]))
+    terms = "all"
+    if reject(node.weights.flat, groups) is None and rng.random() < 0.5:
+        terms, rows, channels = "nonzero", 1, 1
     units = [name for name, unit in UNITS.items() if unit.reject(node.weights.flat, x.bits, x.signed) is None]
     outputs = [name for name, output in OUTPUTS.items() if output.reject(sums_of(node, x)) is None]
     return LayerPlan(node=node.name, unit=str(rng.choice(units)), pe=pe, channels=channels, rows=rows,
                      index_memory=str(rng.choice(MEMORIES)), output=str(rng.choice(outputs)),
-                     output_lanes=int(rng.choice(divisors(pe))), output_memory=str(rng.choice(MEMORIES)))
+                     output_lanes=int(rng.choice(divisors(pe))), output_memory=str(rng.choice(MEMORIES)), terms=terms)

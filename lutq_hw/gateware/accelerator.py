@@ -14,6 +14,7 @@ from ..plan import Plan
 from .argmax import ArgmaxStage
 from .gearbox import Collector, Splitter
 from .layer import LayerEngine
+from .nonzero import NonzeroEngine
 from .pool import PoolEngine
 
 
@@ -25,8 +26,10 @@ def component(stage: Stage) -> wiring.Component:
             if stage.input.lanes < stage.output.lanes:
                 return Collector(width, stage.output.lanes // stage.input.lanes)
             return Splitter(width, stage.input.lanes // stage.output.lanes)
-        case Layer():
+        case Layer(nonzero=None):
             return LayerEngine(stage)
+        case Layer():
+            return NonzeroEngine(stage)
         case Pool():
             return PoolEngine(stage)
         case Argmax():
