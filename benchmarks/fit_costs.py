@@ -35,7 +35,7 @@ def describe(file: str, p: dict[str, Any]) -> tuple[str, Features]:
         g = WindowGeometry(**{k: tuple(v) if isinstance(v, list) else v for k, v in p.items()})
         return "window", window_features(g, bits)
     if file == "output":
-        s = random_stage(np.random.default_rng(p["seed"]))
+        s = random_stage(np.random.default_rng(p["seed"]), p["name"])
         width, depth = s.table
         logic = s.lanes * width * table_luts(depth) if s.memory == "luts" and depth > 1 else 0
         return s.name, {**output_features(s), "table": logic}

@@ -1,6 +1,7 @@
 """Synthesises parts of an engine in many sizes and records what they cost: the points that ``lutq_hw.costing`` is fitted to.
 
-    python benchmarks/stage_points.py window 60        # writes lutq_hw/points/window.json
+    python benchmarks/stage_points.py window 60                          # writes lutq_hw/points/window.json
+    python benchmarks/stage_points.py output 20 --stage threshold-bank   # the points of one stage; the others stay
 
 Every point holds the parameters (as the part's constructor takes them) and the cells that Yosys counted.
 """
@@ -11,8 +12,9 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,26 +69,35 @@ def rom(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
     return {"words": words, "width": width, "style": style}, Rom(words, width=width, style=style)
 
 
-def random_stage(rng: np.random.Generator) -> OutputStage:
-    """An output stage with random thresholds or biases."""
-    name = str(rng.choice(list(OUTPUTS)))
+def random_stage(rng: np.random.Generator, name: str) -> OutputStage:
+    """The output stage ``name`` with random thresholds or biases."""
+    rng.integers(3)  # the recorded seeds begin with the choice among the first three stages
     outputs = int(rng.choice([4, 6, 8, 10, 12, 16, 24, 32]))
     terms, bits = int(rng.choice([9, 25, 54, 108, 216])), int(rng.choice([1, 2, 4, 4]))
     pe = int(rng.choice(divisors(outputs, 12)))
     lanes = int(rng.choice(divisors(pe, 6)))
     size = int(np.sqrt(terms) * 40)
-    step = {"thresholds": Thresholds(np.sort(rng.integers(-size, size, (outputs, (1 << bits) - 1))), bits),
-            "shift": Shift(int(rng.integers(2, 6)), bits), "scores": None}[name]
-    node = Dense("layer", "x", Codebook(rng.integers(0, 8, (outputs, terms)), dictionary=[-16, -8, -4, -1, 0, 2, 4, 16]),
-                 bias=rng.integers(-100, 100, outputs), step=step)
-    memory = "bram" if rng.random() < 0.3 and name == "thresholds" else "luts"
+    shared = name == "threshold-bank" and rng.random() < 0.35
+    if name == "threshold-bank" and not shared:
+        bits = min(bits, 3)
+    thresholds = np.sort(rng.integers(-size, size, (1 if shared else outputs, (1 << bits) - 1)))
+    descending = rng.integers(0, 2, outputs) if name == "threshold-bank" and not shared and rng.random() < 0.3 else None
+    bank = Thresholds(np.tile(thresholds, (outputs // len(thresholds), 1)), bits, descending=descending)
+    step = {"shift": Shift(int(rng.integers(2, 6)), bits), "scores": None}.get(name, bank)
+    weights = Codebook(rng.integers(0, 8, (outputs, terms)), dictionary=[-16, -8, -4, -1, 0, 2, 4, 16])
+    bias = rng.integers(-100, 100, outputs)
+    if shared and rng.random() < 0.5:
+        bias[:] = bias[0]
+    node = Dense("layer", "x", weights, bias=bias, step=step)
+    memory = "bram" if rng.random() < 0.3 and name in ("thresholds", "threshold-bank") else "luts"
     return OUTPUTS[name](sums=sums_of(node, TensorType((terms,), 4)), pe=pe, lanes=lanes, memory=memory)
 
 
-def output(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+def output(rng: np.random.Generator, name: str | None = None) -> tuple[dict[str, Any], wiring.Component]:
     """An output stage; the point keeps the seed, from which the test makes the same stage again."""
+    name = str(rng.choice(list(OUTPUTS))) if name is None else name
     seed = int(rng.integers(1 << 31))
-    stage = random_stage(np.random.default_rng(seed))
+    stage = random_stage(np.random.default_rng(seed), name)
     return {"seed": seed, "name": stage.name}, stage.create()
 
 
@@ -108,15 +119,16 @@ def argmax(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
 PARTS = {f.__name__: f for f in (window, rom, output, gearbox, argmax)}
 
 
-def points(part: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Parameters and cells of ``count`` random sizes of ``part``."""
+def points(make: Callable[[np.random.Generator], tuple[dict[str, Any], wiring.Component]], count: int,
+           seed: int) -> Iterator[dict[str, Any]]:
+    """Parameters and cells of ``count`` random sizes of what ``make`` makes."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         for i in range(count):
-            parameters, component = PARTS[part](rng)
+            parameters, component = make(rng)
             cells = synthesize(rtlil.convert(component), Path(folder), top="top").total
             cost = cells.cost
-            print(f"{i + 1}/{count} {part} {cost.luts} luts {cost.brams} brams", file=sys.stderr, flush=True)
+            print(f"{i + 1}/{count} {cost.luts} luts {cost.brams} brams", file=sys.stderr, flush=True)
             yield {"parameters": parameters, "luts": cost.luts, "ffs": cost.ffs, "brams": cost.brams,
                    "dsps": cost.dsps, "carries": cells.carries}
 
@@ -127,8 +139,14 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stage", choices=OUTPUTS, help="with output: measure this stage only")
     args = parser.parse_args()
-    rows = list(points(args.part, args.count, args.seed))
+    make, kept = PARTS[args.part], []
+    if args.part == "output" and args.stage:
+        make = partial(output, name=args.stage)
+        before = json.loads((POINTS / "output.json").read_text())
+        kept = [point for point in before if point["parameters"]["name"] != args.stage]
+    rows = kept + list(points(make, args.count, args.seed))
     POINTS.mkdir(exist_ok=True)
     text = ",\n".join(json.dumps(row) for row in rows)
     (POINTS / f"{args.part}.json").write_text(f"[\n{text}\n]\n")

@@ -99,7 +99,7 @@ def rom_cost(width: int, depth: int, memory: str) -> Cost:
 
 
 def output_features(s: OutputStage) -> Features:
-    """Structure that all output stages share."""
+    """Structure that all output stages share, and what the stage names itself."""
     return {
         "base": 1,
         "held": s.pe * s.acc_bits if s.slices > 1 else 0,
@@ -110,13 +110,15 @@ def output_features(s: OutputStage) -> Features:
         "lanes": s.lanes,
         "sum": s.lanes * s.acc_bits,
         "result": s.lanes * s.type.bits,
+        **s.features,
     }
 
 
 def output_cost(s: OutputStage) -> Cost:
-    """Price of an output stage; its table is counted by `OutputStage.table`."""
+    """Price of an output stage; its tables are counted by `OutputStage.table` and `OutputStage.read_by_sum`."""
     width, depth = s.table
     brams = bram_count(width, depth) * s.lanes if s.memory == "bram" and depth > 1 and width else 0
+    brams += bram_count(*s.read_by_sum) * s.lanes if s.read_by_sum[0] else 0
     logic = s.lanes * width * table_luts(depth) if s.memory == "luts" and depth > 1 else 0
     return fitted(s.name, {**output_features(s), "table": logic}, brams)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -55,6 +56,21 @@ class OutputStage(ABC):
     def table(self) -> tuple[int, int]:
         """Width and depth of the table of one lane; width 0 if it has none."""
 
+    @property
+    def read_by_sum(self) -> tuple[int, int]:
+        """Width and depth of a block RAM in each lane that is addressed by the sum; width 0 if there is none."""
+        return 0, 1
+
+    @property
+    def delay(self) -> int:
+        """1 if the codes come out of a memory that the last step addresses, a cycle later; else 0."""
+        return 0
+
+    @property
+    def features(self) -> Mapping[str, float]:
+        """What its price depends on beside the structure that all stages share: names and amounts (`costing`)."""
+        return {}
+
     @abstractmethod
     def create(self) -> wiring.Component:
         """The hardware."""
@@ -77,7 +93,7 @@ class OutputStage(ABC):
     @property
     def latency(self) -> int:
         """Cycles from the transfer of an input word to its first output word."""
-        return self.steps + 1
+        return self.steps + self.delay + 1
 
     @property
     def sum_range(self) -> tuple[int, int]:

@@ -109,9 +109,10 @@ class LayerTimer:
 
     def __init__(self, layer: Layer):
         self.window = window_timer(layer)
-        self.steps, self.interval = layer.stage.steps, layer.stage.interval
+        self.steps, self.interval, self.delay = layer.stage.steps, layer.stage.interval, layer.stage.delay
         self.left = 0  # cycles that the output stage still needs for the word it holds
         self.results = 0  # words in its skid buffer
+        self.pending = False  # a word on its way there, out of a memory
 
     @property
     def valid(self) -> bool:
@@ -128,7 +129,10 @@ class LayerTimer:
         accept = self.left == 0 or (self.left == 1 and free)
         sums = bool(window.pipe & window.top)
         window.step(taken, accept or not sums)
-        self.results += (slice_end and free) - (o_ready and self.results > 0)
+        done = self.pending if self.delay else slice_end
+        self.results += (done and free) - (o_ready and self.results > 0)
+        if free:
+            self.pending = slice_end
         if accept and sums:
             self.left = self.interval
         elif self.left and (free or not slice_end):

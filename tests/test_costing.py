@@ -34,7 +34,7 @@ def priced(name, p) -> Cost:
     if name == "rom":
         return rom_cost(p["width"], len(p["words"]), p["style"])
     if name == "output":
-        return output_cost(random_stage(np.random.default_rng(p["seed"])))
+        return output_cost(random_stage(np.random.default_rng(p["seed"]), p["name"]))
     if name == "gearbox":
         return gearbox_cost(p["kind"], p["width"], p["count"])
     return fitted("argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"]))

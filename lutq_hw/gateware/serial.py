@@ -20,7 +20,10 @@ class SerialStage(wiring.Component):
 
     @abstractmethod
     def lane(self, m: Module, lane: int, acc: Value) -> Value:
-        """Result of ``acc`` in the last step of a slice. Tables are read with `table_address` and `enable`."""
+        """Result of ``acc`` in the last step of a slice, or `OutputStage.delay` cycles with `moves` later.
+
+        Tables are read at `next_row`, with `enable`.
+        """
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -28,7 +31,7 @@ class SerialStage(wiring.Component):
         m.submodules.result = result = SkidBuffer(len(self.o.payload))
         wiring.connect(m, result.o, wiring.flipped(self.o))
         # Registered: otherwise readiness would ripple from the next layer's buffer through to this one's in one cycle.
-        free = result.i.ready
+        self.moves = free = result.i.ready
         busy = Signal()
         held = Signal(s.acc_bits * s.pe)
         step = Signal(s.steps, init=1 << (s.steps - 1))  # one-hot, counting down: bit 0 is the last step
@@ -74,8 +77,13 @@ class SerialStage(wiring.Component):
                 m.d.sync += busy.eq(0)
 
         results = [self.lane(m, i, held.word_select(i, s.acc_bits).as_signed()) for i in range(s.lanes)]
+        done = slice_end
+        if s.delay:
+            done = Signal()
+            with m.If(free):
+                m.d.sync += done.eq(slice_end)
         m.d.comb += [
-            result.i.valid.eq(slice_end),
+            result.i.valid.eq(done),
             result.i.payload.eq(Cat(r.as_unsigned()[:s.type.bits] for r in results)),
         ]
         return m

@@ -16,6 +16,24 @@ from ..output import OutputStage
 from ..sums import Sums
 
 
+def folded_bounds(step: Thresholds, bias: Ints, sum_range: tuple[int, int]) -> Ints:
+    """``(O, 2**bits)`` what sums are compared with; bias folded in, out-of-range values clipped to never or always.
+
+    The code counts the bounds from number 1 on that a sum reaches; where a channel counts downwards it is the complement.
+    """
+    low, high = sum_range
+    size = 1 << step.bits
+    table = np.full((step.channels, size), low, np.int64)
+    for o, row in enumerate(step.values - bias[:, None]):
+        if step.descending[o]:
+            # #{acc <= t} = T - #{acc >= t + 1}: the missing ones always count, so the inverted code starts at 0.
+            table[o, size - len(row):] = row + 1
+        else:
+            table[o, 1:1 + len(row)] = row
+            table[o, 1 + len(row):] = high + 1
+    return np.clip(table, low, high + 1)
+
+
 class ThresholdSearch(OutputStage):
     """Any monotone step, exact. Table: for each channel ``2**bits`` words, of which word 0 is unused.
 
@@ -41,18 +59,8 @@ class ThresholdSearch(OutputStage):
 
     @cached_property
     def bounds(self) -> Ints:
-        """``(O, 2**bits)`` words as signed numbers; bias folded in, out-of-range values clipped to never or always."""
-        low, high = self.sum_range
-        size = 1 << self.step.bits
-        table = np.full((self.sums.outputs, size), low, np.int64)
-        for o, row in enumerate(self.step.values - self.sums.bias[:, None]):
-            if self.step.descending[o]:
-                # #{acc <= t} = T - #{acc >= t + 1}: the missing ones always count, so the inverted code starts at 0.
-                table[o, size - len(row):] = row + 1
-            else:
-                table[o, 1:1 + len(row)] = row
-                table[o, 1 + len(row):] = high + 1
-        return np.clip(table, low, high + 1)
+        """``(O, 2**bits)`` words as signed numbers."""
+        return folded_bounds(self.step, self.sums.bias, self.sum_range)
 
     @property
     def word_bits(self) -> int:

@@ -69,7 +69,7 @@ def unit_verdicts(node: WeightNode, x: TensorType, asked: Sequence[str] | None =
 
 def usable_outputs(sums: Sums) -> list[str]:
     """Output stages that can finish ``sums``, usually the smallest first."""
-    return [name for name in dict.fromkeys(("scores", "shift", *OUTPUTS)) if OUTPUTS[name].reject(sums) is None]
+    return [name for name in dict.fromkeys(("scores", "shift", "thresholds", *OUTPUTS)) if OUTPUTS[name].reject(sums) is None]
 
 
 def cheapest_output(sums: Sums) -> str:
