@@ -31,7 +31,7 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         # Written out: a planner adds a hundred thousand of them.
         return Cost(self.luts + other.luts, self.ffs + other.ffs, self.brams + other.brams, self.sprams + other.sprams,
-                    self.dsps + other.dsps)
+                    self.dsps + other.dsps, self.adder_bits + other.adder_bits, self.adders + other.adders)
 
     def __mul__(self, count: int) -> Cost:
         return Cost(*(getattr(self, f.name) * count for f in fields(self)))

@@ -6,7 +6,8 @@ FAMILY = Family(
     name="ecp5",
     title="Lattice ECP5",
     lut_inputs=4,
-    synth="synth_ecp5 -top top",
+    # With wide multiplexers ABC9 pays up to twice the luts for a level less.
+    synth="synth_ecp5 -top top -nowidelut",
     cells={
         "LUT4": {"luts": 1},
         "CCU2C": {"luts": 2},  # an odd adder bit leaves half of one empty
