@@ -8,7 +8,7 @@ from functools import cached_property
 from .cost import Cost
 from .costing import stage_cost
 from .network import Network
-from .pipeline import Layer, Stage, pipeline
+from .pipeline import Layer, Pipeline, Stage, pipeline
 from .plan import Plan
 from .timing import schedule
 
@@ -39,13 +39,18 @@ class Performance:
     plan: Plan
 
     @cached_property
-    def stages(self) -> tuple[Stage, ...]:
-        """The pipeline."""
+    def pipeline(self) -> Pipeline:
+        """Stages and streams."""
         return pipeline(self.network, self.plan)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Stages in order."""
+        return self.pipeline.stages
 
     @cached_property
     def _times(self) -> tuple[int, int]:
-        times = schedule(self.stages, FRAMES)
+        times = schedule(self.pipeline, FRAMES)
         return times.latency, times.interval
 
     @property

@@ -1,4 +1,4 @@
-"""A network and its plan as a list of stages: the one description that gateware, cycle model and costs are made from.
+"""A network and its plan as stages and streams: the one description that gateware, cycle model and costs are made from.
 
 The folded architecture: one engine per layer, all connected by streams, all working at the same time. Where the width of
 one stage's output differs from the next one's input, a gearbox stands between them.
@@ -20,6 +20,7 @@ from .network import (
     AvgPool2d,
     Conv2d,
     Dense,
+    Flatten,
     MaxPool2d,
     ModelError,
     Network,
@@ -233,21 +234,85 @@ def check_layer(network: Network, plan: LayerPlan | PoolPlan) -> None:
         raise PlanError(f"{where}: terms {plan.terms} cannot be used: {reason}")
 
 
-def _gearboxes(name: str, source: StreamFormat, lanes: int) -> list[Stage]:
-    """What turns words of ``source`` into words of ``lanes``, through their greatest common divisor if need be."""
-    if source.lanes == lanes:
-        return []
-    # The consumer may see the same elements as a vector (after a flatten), whose lanes need not divide the channels.
-    flat = StreamFormat(replace(source.type, shape=(source.type.size,)), source.lanes)
-    common = gcd(source.lanes, lanes)
-    if common in (source.lanes, lanes):
-        return [Gearbox(name, flat, replace(flat, lanes=lanes))]
-    middle = replace(flat, lanes=common)
-    return [Gearbox(f"{name}_split", flat, middle), Gearbox(f"{name}_join", middle, replace(flat, lanes=lanes))]
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A connection between two stages, or between a stage and the outside."""
+
+    name: str
+    """The stage that it comes from, or the network's input."""
+
+    node: str
+    """The node whose result it carries."""
+
+    format: StreamFormat
+    """How that result travels, in its own shape where the lanes allow it."""
 
 
-def pipeline(network: Network, plan: Plan) -> tuple[Stage, ...]:
-    """The stages of ``network`` under ``plan``, first to last. Every entry of the plan is checked.
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """Stages in topological order, and the streams that connect them.
+
+    Every stream has one writer and one reader. Stream 0 comes from outside, the last one goes outside.
+    """
+
+    stages: tuple[Stage, ...]
+    streams: tuple[Stream, ...]
+    inputs: tuple[tuple[int, ...], ...]
+    """For each stage the numbers of the streams that it reads, in the order of its ports."""
+
+    outputs: tuple[tuple[int, ...], ...]
+    """For each stage the numbers of the streams that it writes, in the order of its ports."""
+
+
+class _Builder:
+    """Stages put one behind the other."""
+
+    def __init__(self, network: Network):
+        self.network = network
+        self.stages: list[Stage] = []
+        self.streams: list[Stream] = []
+        self.inputs: list[tuple[int, ...]] = []
+        self.outputs: list[tuple[int, ...]] = []
+
+    def stream(self, name: str, node: str, form: StreamFormat) -> int:
+        """A new stream; its number."""
+        self.streams.append(Stream(name, node, form))
+        return len(self.streams) - 1
+
+    def put(self, stage: Stage, node: str, *inputs: int, form: StreamFormat | None = None) -> int:
+        """A stage that reads ``inputs`` and writes the result of ``node``; the number of its output."""
+        output = self.stream(stage.name, node, form or stage.output)
+        self.stages.append(stage)
+        self.inputs.append(inputs)
+        self.outputs.append((output,))
+        return output
+
+    def fit(self, name: str, source: int, lanes: int) -> int:
+        """Stream ``source`` in words of ``lanes``, through the greatest common divisor if need be."""
+        stream = self.streams[source]
+        if stream.format.lanes == lanes:
+            return source
+        # The consumer may see the same elements as a vector (after a flatten), whose lanes need not divide the channels.
+        x = stream.format.type
+        flat = StreamFormat(replace(x, shape=(x.size,)), stream.format.lanes)
+        common = gcd(flat.lanes, lanes)
+        middle = replace(flat, lanes=common)
+        boxes = [Gearbox(f"{name}_split", flat, middle), Gearbox(f"{name}_join", middle, replace(flat, lanes=lanes))]
+        if common in (flat.lanes, lanes):
+            boxes = [Gearbox(name, flat, replace(flat, lanes=lanes))]
+        shape = self.network.types[stream.node]
+        for box in boxes:
+            shaped = StreamFormat(shape, box.output.lanes) if shape.channels % box.output.lanes == 0 else None
+            source = self.put(box, stream.node, source, form=shaped)
+        return source
+
+    def finish(self) -> Pipeline:
+        """The whole."""
+        return Pipeline(tuple(self.stages), tuple(self.streams), tuple(self.inputs), tuple(self.outputs))
+
+
+def pipeline(network: Network, plan: Plan) -> Pipeline:
+    """The stages of ``network`` under ``plan`` and their streams. Every entry of the plan is checked.
 
     Raises
     ------
@@ -257,7 +322,8 @@ def pipeline(network: Network, plan: Plan) -> tuple[Stage, ...]:
     """
     if plan.digest != network.digest:
         raise PlanError(f"plan must be for model {network.digest[:16]}, not {plan.digest[:16]}; make the plan again")
-    stages: list[Stage] = []
+    build = _Builder(network)
+    found: dict[str, int] = {}  # node to the stream of its result
     for node in hardware_nodes(network):
         match node:
             case Dense() | Conv2d():
@@ -271,13 +337,19 @@ def pipeline(network: Network, plan: Plan) -> tuple[Stage, ...]:
                 assert isinstance(pool_plan, PoolPlan)
                 stage = Pool(node.name, node, network.input_type(node), pool_plan)
             case Output(kind="argmax"):
-                lanes = stages[-1].output.lanes if stages else 1
+                lanes = build.streams[found[node.input]].format.lanes if node.input in found else 1
                 stage = Argmax(node.name, node, StreamFormat(network.input_type(node), lanes))
+            case Flatten() | Output():
+                if node.input in found:
+                    found[node.name] = found[node.input]
+                continue
             case _:
                 continue
-        if stages:
-            stages += _gearboxes(f"{stage.name}_gearbox", stages[-1].output, stage.input.lanes)
-        stages.append(stage)
-    if not stages:
+        source = found.get(node.input)
+        if source is None:
+            source = build.stream(network.input.name, network.input.name, stage.input)
+        source = build.fit(f"{stage.name}_gearbox", source, stage.input.lanes)
+        found[node.name] = build.put(stage, node.name, source)
+    if not build.stages:
         raise PlanError("network must have at least one layer to be built")
-    return tuple(stages)
+    return build.finish()

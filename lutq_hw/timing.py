@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from .geometry import WindowGeometry
-from .pipeline import Argmax, Gearbox, Layer, Pool, Stage
+from .pipeline import Argmax, Gearbox, Layer, Pipeline, Pool, Stage
 
 READ_LATENCY = 3
 """Enabled cycles between the decision to read a word and its arrival at the MAC unit: address, memory, alignment."""
@@ -239,17 +239,21 @@ def timer(stage: Stage) -> Timer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Cycles in which words moved: ``input`` into the first stage, ``outputs[k]`` out of stage k, all frames in a row."""
+    """Cycles in which words moved: ``times[s]`` over stream s of the pipeline, all frames in a row."""
 
-    input: list[int]
-    outputs: list[list[int]]
+    times: list[list[int]]
     words: list[int]
-    """Words of one frame at the input and behind each stage."""
+    """Words of one frame on each stream."""
+
+    @property
+    def input(self) -> list[int]:
+        """Cycles of the accelerator's input words."""
+        return self.times[0]
 
     @property
     def output(self) -> list[int]:
         """Cycles of the accelerator's output words."""
-        return self.outputs[-1]
+        return self.times[-1]
 
     @property
     def latency(self) -> int:
@@ -267,9 +271,8 @@ def never(cycle: int) -> bool:
     return False
 
 
-def schedule(stages: Sequence[Stage], frames: int, *, idle: Stall = never, stall: Stall = never,
-             limit: int | None = None) -> Schedule:
-    """Time of every word while ``frames`` frames pass through ``stages``.
+def schedule(pipeline: Pipeline, frames: int, *, idle: Stall = never, stall: Stall = never) -> Schedule:
+    """Time of every word while ``frames`` frames pass through ``pipeline``.
 
     Parameters
     ----------
@@ -277,42 +280,51 @@ def schedule(stages: Sequence[Stage], frames: int, *, idle: Stall = never, stall
         Whether the source does not offer a new word in a cycle (an offered word stays until it is taken).
     stall
         Whether the sink is not ready in a cycle.
-    limit
-        Cycles after which a pipeline that has not finished is declared stuck.
 
     Raises
     ------
     RuntimeError
-        If the pipeline does not finish within ``limit`` cycles: a deadlock, which is a bug.
+        If no word moves although source and sink let it: a deadlock, which is a bug.
     """
-    timers = [timer(stage) for stage in stages]
-    words = [stages[0].input.words, *(stage.output.words for stage in stages)]
-    inputs: list[int] = []
-    outputs: list[list[int]] = [[] for _ in stages]
+    timers = [timer(stage) for stage in pipeline.stages]
+    last = len(pipeline.streams) - 1
+    words = [stream.format.words for stream in pipeline.streams]
+    times: list[list[int]] = [[] for _ in words]
+    valid, ready = [False] * (last + 1), [False] * (last + 1)
     offered = False
-    total_in, total_out = frames * words[0], frames * words[-1]
-    slow = sum(getattr(s, "interval", 0) + s.input.words + s.output.words for s in stages)
-    # Generous: no stage needs longer than all of them in turn, even when stalls let a word through rarely.
-    last_cycle = 1000 + 20 * (frames + 2) * slow if limit is None else limit
-    backwards = range(len(timers) - 1, -1, -1)
+    total_in, total_out = frames * words[0], frames * words[last]
+    # A stage that nobody holds up finishes a frame, and moves words while it does, well within this time.
+    patience = 1000 + 2 * max(getattr(stage, "interval", 0) for stage in pipeline.stages)
+    quiet = 0
+    forwards = [(one, inputs[0], outputs[0])
+                for one, inputs, outputs in zip(timers, pipeline.inputs, pipeline.outputs, strict=True)]
+    backwards = forwards[::-1]
+    inputs, outputs = times[0], times[last]
     cycle = 0
-    while len(outputs[-1]) < total_out:
-        if cycle > last_cycle:
-            raise RuntimeError(f"pipeline is stuck: {len(outputs[-1])} of {total_out} words after {last_cycle} cycles")
+    while len(outputs) < total_out:
         offered = offered or (len(inputs) < total_in and not idle(cycle))
-        ready = not stall(cycle)
-        # Readiness travels backwards combinationally, valid is known beforehand: one pass settles the cycle.
-        for k in backwards:
-            stage = timers[k]
-            valid = stage.valid
-            if valid and ready:
-                outputs[k].append(cycle)
-            source = timers[k - 1].valid if k else offered
-            before = ready
-            ready = stage.ready(before)
-            stage.step(source, before)
-        if offered and ready:
+        valid[0] = offered
+        ready[last] = not stall(cycle)
+        # Valid is known beforehand, readiness travels backwards combinationally: one pass settles the cycle.
+        for one, _, target in forwards:
+            valid[target] = one.valid
+        moved = False
+        for one, source, target in backwards:
+            o_ready = ready[target]
+            if o_ready and valid[target]:
+                times[target].append(cycle)
+                moved = True
+            ready[source] = one.ready(o_ready)
+            one.step(valid[source], o_ready)
+        if offered and ready[0]:
             inputs.append(cycle)
             offered = False
+            moved = True
+        if moved:
+            quiet = 0
+        elif ready[last] and (offered or len(inputs) == total_in):
+            quiet += 1
+            if quiet > patience:
+                raise RuntimeError(f"pipeline is stuck: {len(outputs)} of {total_out} words after {cycle} cycles")
         cycle += 1
-    return Schedule(inputs, outputs, words)
+    return Schedule(times, words)

@@ -12,7 +12,6 @@ from amaranth.lib import wiring
 
 from lutq_hw.network import Flatten, Network, Output
 from lutq_hw.network.tensor import Ints
-from lutq_hw.pipeline import Gearbox, Stage
 from lutq_hw.streams import StreamFormat
 from lutq_hw.timing import schedule
 
@@ -87,27 +86,6 @@ class Case:
             (folder / f"{self.name}.{probe.name}.expected").write_text(probe.text())
 
 
-def stage_results(stages: Sequence[Stage], network: Network, results: Mapping[str, Ints],
-                  ) -> list[tuple[StreamFormat, Ints]]:
-    """Format and golden values ``(N, ...)`` of the stream behind every stage.
-
-    A gearbox carries the values of the stage before it; its format keeps that stage's shape where the lanes allow it,
-    so that differences can be named by pixel and channel.
-    """
-    found: list[tuple[StreamFormat, Ints]] = []
-    source = network.input.name
-    for stage in stages:
-        output = stage.output
-        if isinstance(stage, Gearbox):
-            shaped = network.types[source]
-            if shaped.channels % output.lanes == 0:
-                output = StreamFormat(shaped, output.lanes)
-        else:
-            source = stage.name
-        found.append((output, results[source]))
-    return found
-
-
 def accelerator_case(name: str, accelerator: wiring.Component, network: Network, results: Mapping[str, Ints],
                      stalls: Stalls | None = None) -> Case:
     """The case of a whole accelerator.
@@ -115,26 +93,22 @@ def accelerator_case(name: str, accelerator: wiring.Component, network: Network,
     Parameters
     ----------
     accelerator
-        An `Accelerator`; with taps every stage's stream is compared, without only input and output.
+        An `Accelerator`; with taps every stream is compared, without only input and output.
     network
         The network whose values are expected (a test may build another one to provoke differences).
     results
         ``golden.run(network, codes)``.
     """
     stalls = stalls or Stalls()
-    stages: Sequence[Stage] = accelerator.stages  # type: ignore[attr-defined]
+    streams = accelerator.pipeline.streams  # type: ignore[attr-defined]
     codes = results[network.input.name]
-    slowest = sum(getattr(stage, "interval", 0) + stage.input.words + stage.output.words for stage in stages)
-    limit = int((1000 + 20 * (len(codes) + 2) * slowest) / ((1 - stalls.idle) * (1 - stalls.stall)))
-    times = schedule(stages, len(codes), idle=stalls.source_idle, stall=stalls.sink_stall, limit=limit)
-    source = stages[0].input
-    probes = [Probe(network.input.name, "i__", source, source.pack(codes), times.input)]
-    layers = zip(stages, stage_results(stages, network, results), times.outputs, strict=True)
-    for stage, (output, values), cycles in layers:
-        last = stage is stages[-1]
-        if last or accelerator.taps:  # type: ignore[attr-defined]
-            words = output.pack(np.asarray(values))
-            probes.append(Probe(stage.name, "o__" if last else f"tap_{stage.name}_", output, words, cycles))
+    times = schedule(accelerator.pipeline, len(codes), idle=stalls.source_idle, stall=stalls.sink_stall).times  # type: ignore
+    probes = []
+    for number, (stream, cycles) in enumerate(zip(streams, times, strict=True)):
+        outside = {0: "i__", len(streams) - 1: "o__"}.get(number)
+        if outside or accelerator.taps:  # type: ignore[attr-defined]
+            words = stream.format.pack(np.asarray(results[stream.node]))
+            probes.append(Probe(stream.name, outside or f"tap_{stream.name}_", stream.format, words, cycles))
     return Case(name, tuple(probes), stalls, accelerator)
 
 

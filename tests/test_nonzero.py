@@ -92,7 +92,7 @@ def test_values_and_cycles_equal_golden(seed, padding, stride, conv_pe, dense_pe
 def test_no_cycle_is_spent_on_a_zero():
     network = sparse_network(7, kept=0.2)
     plan = sparse_plan(network, 1, 1)
-    conv, dense = (stage for stage in pipeline(network, plan) if isinstance(stage, Layer))
+    conv, dense = (stage for stage in pipeline(network, plan).stages if isinstance(stage, Layer))
     assert conv.nonzero is not None and dense.nonzero is not None
     assert conv.nonzero.words <= nonzero.SLOWER * (conv.node.weights.flat.assignments != ZERO).sum() + 6
     times = schedule(pipeline(network, plan), 4)

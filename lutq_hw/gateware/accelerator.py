@@ -40,6 +40,11 @@ def component(stage: Stage) -> wiring.Component:
             assert_never(stage)
 
 
+def ports(engine: wiring.Component, name: str, count: int) -> list:
+    """The ``count`` streams ``i`` or ``o`` of an engine: ``i``, or ``i0``, ``i1`` ... where it has several."""
+    return [getattr(engine, name)] if count == 1 else [getattr(engine, f"{name}{k}") for k in range(count)]
+
+
 class Accelerator(wiring.Component):
     """The whole network: a stream of activation codes in, a stream of results out.
 
@@ -48,38 +53,42 @@ class Accelerator(wiring.Component):
     network, plan
         What to compute and how.
     taps
-        Bring the stream behind every stage out as ``tap_<stage>_valid``, ``_ready`` and ``_payload`` (simulation only).
+        Bring every stream between stages out as ``tap_<stream>_valid``, ``_ready`` and ``_payload`` (simulation only).
 
     Attributes
     ----------
     input_format, output_format
         How frames become words.
-    stages
-        The stages in order.
+    pipeline
+        Stages and streams.
     """
 
     def __init__(self, network: Network, plan: Plan, *, taps: bool = False):
         self.network, self.plan, self.taps = network, plan, taps
-        self.stages = pipeline(network, plan)
-        self.input_format, self.output_format = self.stages[0].input, self.stages[-1].output
+        self.pipeline = pipeline(network, plan)
+        *inner, last = self.pipeline.streams
+        self.input_format, self.output_format = self.pipeline.streams[0].format, last.format
         members = {"i": In(stream.Signature(unsigned(self.input_format.width))),
                    "o": Out(stream.Signature(unsigned(self.output_format.width)))}
         if taps:
-            for stage in self.stages:
-                members |= {f"tap_{stage.name}_valid": Out(1), f"tap_{stage.name}_ready": Out(1),
-                            f"tap_{stage.name}_payload": Out(stage.output.width)}
+            for stream_ in inner[1:]:
+                members |= {f"tap_{stream_.name}_valid": Out(1), f"tap_{stream_.name}_ready": Out(1),
+                            f"tap_{stream_.name}_payload": Out(stream_.format.width)}
         super().__init__(members)
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        source = wiring.flipped(self.i)
-        for stage in self.stages:
+        parts = self.pipeline
+        writers = {0: wiring.flipped(self.i)}
+        for stage, inputs, outputs in zip(parts.stages, parts.inputs, parts.outputs, strict=True):
             m.submodules[stage.name] = engine = component(stage)
-            wiring.connect(m, source, engine.i)
-            if self.taps:
-                tap: dict[str, Signal] = {key: getattr(self, f"tap_{stage.name}_{key}")
-                                          for key in ("valid", "ready", "payload")}
-                m.d.comb += [signal.eq(getattr(engine.o, key)) for key, signal in tap.items()]
-            source = engine.o
-        wiring.connect(m, source, wiring.flipped(self.o))
+            for number, port in zip(inputs, ports(engine, "i", len(inputs)), strict=True):
+                wiring.connect(m, writers[number], port)
+            writers |= zip(outputs, ports(engine, "o", len(outputs)), strict=True)
+        last = len(parts.streams) - 1
+        wiring.connect(m, writers[last], wiring.flipped(self.o))
+        for number in range(1, last) if self.taps else ():
+            tap: dict[str, Signal] = {key: getattr(self, f"tap_{parts.streams[number].name}_{key}")
+                                      for key in ("valid", "ready", "payload")}
+            m.d.comb += [signal.eq(getattr(writers[number], key)) for key, signal in tap.items()]
         return m
