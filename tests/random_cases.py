@@ -78,9 +78,9 @@ class Drawn:
                 yield "depthwise" if node.groups == self.network.input_type(node).channels else "grouped"
         for layer in self.plan.layers:
             if isinstance(layer, LayerPlan):
-                yield from (f"unit {layer.unit}", f"output {layer.output}", f"index in {layer.index_memory}",
+                yield from (f"unit {layer.unit}", f"output {layer.output}", f"index in {layer.index_memory}", f"terms {layer.terms}",
                             f"rows {'all' if layer.rows > 1 else '1'}")
-        for stage in pipeline(self.network, self.plan):
+        for stage in pipeline(self.network, self.plan).stages:
             yield f"stage {type(stage).__name__}"
         yield f"pauses {self.stalls.idle:g} {self.stalls.stall:g}"
 
