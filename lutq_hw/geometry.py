@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from .network import Conv2d, Dense, MaxPool2d, TensorType
-from .network.tensor import require
+import numpy as np
+
+from .network import Conv2d, Dense, MaxPool2d, TensorType, WeightNode
+from .network.tensor import Ints, require
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class WindowGeometry:
         Channel groups, read one after the other. A pool has ``C / channels`` groups of one word.
     repeat
         How often each window is read.
+    gap
+        Cycles after each dot product, and before the first one, in which no word is read.
     """
 
     shape: tuple[int, int, int]
@@ -43,6 +47,7 @@ class WindowGeometry:
     rows: int = 1
     groups: int = 1
     repeat: int = 1
+    gap: int = 0
 
     def __post_init__(self) -> None:
         require(self.rows in (1, self.kernel[0]), f"rows must be 1 or the kernel's {self.kernel[0]}, not {self.rows}")
@@ -83,8 +88,13 @@ class WindowGeometry:
         return (*[False] * (self.fold - 1), True) * (self.groups * self.repeat)
 
     @property
+    def period(self) -> int:
+        """Cycles from one dot product to the next."""
+        return self.fold + self.gap
+
+    @property
     def reads(self) -> int:
-        """Words read for one frame, one a cycle."""
+        """Words read for one frame, at most one a cycle."""
         return self.out_shape[0] * self.out_shape[1] * self.groups * self.repeat * self.fold
 
     def _first_row(self, oy: int) -> int:
@@ -129,14 +139,26 @@ class WindowGeometry:
         return sum(1 << k for k in range(self.kernel[axis]) if 0 <= first + k < self.shape[axis])
 
 
-def window_of(node: Dense | Conv2d | MaxPool2d, x: TensorType, *, channels: int, rows: int, pe: int) -> WindowGeometry:
+def term_order(node: WeightNode, *, channels: int, rows: int) -> Ints:
+    """Which of an output's terms each lane of each word of a dot product sums, ``(fold, simd)``.
+
+    Terms are counted over the axes of one output's weights; lane ``row * channels + channel`` of a word has that kernel
+    row and channel of it.
+    """
+    kh, kw = node.kernel if isinstance(node, Conv2d) else (1, 1)
+    terms = np.arange(node.terms).reshape(kh // rows, rows, kw, -1, channels)
+    return terms.transpose(0, 2, 3, 1, 4).reshape(-1, rows * channels)
+
+
+def window_of(node: Dense | Conv2d | MaxPool2d, x: TensorType, *, channels: int, rows: int, pe: int,
+              gap: int = 0) -> WindowGeometry:
     """Geometry of a layer that reads words of ``channels`` and computes ``pe`` outputs at once."""
     match node:
         case Dense():
-            return WindowGeometry(x.map_shape, channels=channels, rows=rows, repeat=node.outputs // pe)
+            return WindowGeometry(x.map_shape, channels=channels, rows=rows, repeat=node.outputs // pe, gap=gap)
         case Conv2d():
             return WindowGeometry(x.map_shape, node.kernel, node.stride, node.padding, channels, rows,
-                                  node.groups, node.outputs // node.groups // pe)
+                                  node.groups, node.outputs // node.groups // pe, gap)
         case MaxPool2d():
             assert node.stride is not None
             return WindowGeometry(x.map_shape, node.kernel, node.stride, node.padding, channels, 1,

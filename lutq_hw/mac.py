@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from amaranth import Shape, signed, unsigned
@@ -19,7 +19,7 @@ from amaranth.lib.wiring import In, Out
 from .cost import Cost
 from .families import ICE40
 from .family import Family
-from .network import Codebook
+from .network import Codebook, ModelError, TensorType
 from .network.tensor import Ints
 
 
@@ -29,14 +29,17 @@ class MacUnit(ABC):
 
     The component has a stream ``i`` of `input_layout` and a stream ``o`` of `output_layout`. It sums the words up to and
     including one with ``last`` and then offers one word of ``pe`` sums, ``latency`` cycles after the transfer of that last
-    word if nothing stalls. It takes a word every cycle (interval 1) and moves as one pipeline:
-    ``i.ready = o.ready | ~o.valid`` combinationally, and every register, bubbles included, advances exactly when
-    ``i.ready`` is high.
+    word if nothing stalls. It takes a word every cycle and moves as one pipeline: ``i.ready = o.ready | ~o.valid``
+    combinationally, and every register, bubbles included, advances exactly when ``i.ready`` is high.
+
+    A unit may ask for a gap between dot products: after reset and after every word with ``last``, ``i.valid`` is low in
+    the first `gap` cycles with ``i.ready``, and in the n-th of them every lane's index is ``readout[n]``. Source, cycle
+    model and planner know the gap, so it costs a layer ``gap`` cycles for each dot product and nothing is negotiated.
 
     Parameters
     ----------
     codebook
-        Weights with one subgroup (``Codebook.flat``); gives the dictionary or the product table.
+        What `view` makes of the layer's weights; gives the dictionary or the product table.
     x_bits, x_signed
         Activation codes on the wire (two's complement when signed).
     pe, simd
@@ -45,6 +48,10 @@ class MacUnit(ABC):
         Width of the signed sums; sums wrap modulo ``2**acc_bits`` on the way, and the final one fits.
     family
         FPGA family that it is counted for.
+    order
+        Which of an output's terms each lane of each word of a dot product sums, ``(fold, simd)`` (`geometry.term_order`):
+        every dot product then has ``fold`` words, and the indices are those of ``codebook.assignments``. None: dot products
+        of any length and any indices may come.
     """
 
     codebook: Codebook
@@ -54,19 +61,55 @@ class MacUnit(ABC):
     simd: int
     acc_bits: int
     family: Family = ICE40
+    order: Ints | None = None
 
     name: ClassVar[str]
     """Word used in plans, command line and reports."""
+
+    any_length: ClassVar[bool] = True
+    """Takes dot products of any length and order (``order`` None) without a gap, as a layer that skips zeros has them."""
 
     @property
     @abstractmethod
     def latency(self) -> int:
         """Cycles from the transfer of the last word to ``o.valid`` (see class docstring)."""
 
+    @property
+    def readout(self) -> tuple[int, ...]:
+        """Index that every lane gets in each cycle of the gap; a unit without a gap has none."""
+        return ()
+
+    @property
+    def gap(self) -> int:
+        """Cycles that the source leaves between dot products (see class docstring)."""
+        return len(self.readout)
+
+    @classmethod
+    def view(cls, weights: Codebook) -> Codebook:
+        """A layer's weights as this unit takes them: with one subgroup, unless the unit knows better."""
+        return weights.flat
+
     @classmethod
     def reject(cls, codebook: Codebook, x_bits: int, x_signed: bool) -> str | None:
-        """Why this unit cannot run such a layer, as a sentence for the plan's table; None if it can."""
+        """Why this unit cannot run such a layer, as a sentence for the plan's table; None if it can.
+
+        ``codebook`` is the `view` of the layer's weights.
+        """
         return None
+
+    @classmethod
+    def refusal(cls, weights: Codebook, x: TensorType) -> str | None:
+        """Why this unit cannot run a layer of ``weights`` over activations of type ``x``; None if it can."""
+        try:
+            return cls.reject(cls.view(weights), x.bits, x.signed)
+        except ModelError as error:
+            return str(error)
+
+    @classmethod
+    def for_layer(cls, weights: Codebook, x: TensorType, *, pe: int, simd: int, acc_bits: int, order: Ints | None) -> Self:
+        """The unit that sums a layer of ``weights`` over activations of type ``x``."""
+        return cls(codebook=cls.view(weights), x_bits=x.bits, x_signed=x.signed, pe=pe, simd=simd, acc_bits=acc_bits,
+                   order=order)
 
     @abstractmethod
     def cost(self) -> Cost:
@@ -124,5 +167,5 @@ class MacUnit(ABC):
         return self.levels[:, None] * self.codebook.dictionary[0][None, :]
 
     def reference(self, x: Ints, index: Ints) -> Ints:
-        """``(pe,)`` sums of ``x (terms, simd)`` and ``index (terms, pe, simd)``."""
+        """``(pe,)`` sums of ``x (words, simd)`` and ``index (words, pe, simd)``."""
         return self.products[(x - self.levels[0])[:, None, :], index].sum(axis=(0, 2))

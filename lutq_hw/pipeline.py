@@ -12,7 +12,7 @@ from math import gcd
 
 from . import nonzero
 from .errors import PlanError
-from .geometry import WindowGeometry, window_of
+from .geometry import WindowGeometry, term_order, window_of
 from .mac import MacUnit
 from .network import (
     ActivationTable,
@@ -30,6 +30,7 @@ from .network import (
     TensorType,
     WeightNode,
 )
+from .network.tensor import Ints
 from .nonzero import NonzeroReads
 from .output import OutputStage
 from .outputs import OUTPUTS
@@ -60,7 +61,13 @@ class Layer:
     @cached_property
     def window(self) -> WindowGeometry:
         """Which words are read, and when."""
-        return window_of(self.node, self.x, channels=self.plan.channels, rows=self.plan.rows, pe=self.plan.pe)
+        return window_of(self.node, self.x, channels=self.plan.channels, rows=self.plan.rows, pe=self.plan.pe,
+                         gap=self.unit.gap)
+
+    @cached_property
+    def order(self) -> Ints:
+        """Which term each lane of each word sums, ``(fold, simd)``."""
+        return term_order(self.node, channels=self.plan.channels, rows=self.plan.rows)
 
     @cached_property
     def sums(self) -> Sums:
@@ -83,9 +90,10 @@ class Layer:
     @cached_property
     def unit(self) -> MacUnit:
         """What sums the products; where zeros are skipped, one such unit for each output of a word."""
-        pe = self.plan.pe if self.plan.terms == "all" else 1
-        return UNITS[self.plan.unit](codebook=self.node.weights.flat, x_bits=self.x.bits, x_signed=self.x.signed,
-                                     pe=pe, simd=self.plan.simd, acc_bits=self.stage.acc_bits)
+        skips = self.plan.terms != "all"
+        return UNITS[self.plan.unit].for_layer(self.node.weights, self.x, pe=1 if skips else self.plan.pe,
+                                               order=None if skips else self.order, simd=self.plan.simd,
+                                               acc_bits=self.stage.acc_bits)
 
     @property
     def input(self) -> StreamFormat:
@@ -109,7 +117,7 @@ class Layer:
             height, width = self.window.out_shape
             return height * width * sum(max(length, self.stage.interval) for length in self.nonzero.lengths)
         groups = self.window.reads // self.window.fold
-        return groups * max(self.window.fold, self.stage.interval)
+        return groups * max(self.window.period, self.stage.interval)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,14 +230,12 @@ def check_layer(network: Network, plan: LayerPlan | PoolPlan) -> None:
     reason = OUTPUTS[plan.output].reject(sums_of(node, x))
     if reason:
         raise PlanError(f"{where}: output {plan.output} cannot be used: {reason}")
-    try:
-        flat = node.weights.flat
-    except ModelError as error:
-        raise PlanError(f"{where}: {error}") from None
-    reason = UNITS[plan.unit].reject(flat, x.bits, x.signed)
+    reason = UNITS[plan.unit].refusal(node.weights, x)
     if reason:
         raise PlanError(f"{where}: unit {plan.unit} cannot be used: {reason}")
-    reason = nonzero.reject(flat, groups) if plan.terms == "nonzero" else None
+    if plan.terms == "nonzero" and not UNITS[plan.unit].any_length:
+        raise PlanError(f"{where}: unit {plan.unit} needs dot products of one length, so terms must be all, not nonzero")
+    reason = nonzero.reject(node.weights.flat, groups) if plan.terms == "nonzero" else None
     if reason:
         raise PlanError(f"{where}: terms {plan.terms} cannot be used: {reason}")
 

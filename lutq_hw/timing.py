@@ -53,6 +53,7 @@ class WindowTimer:
         self.rows, self.row_words, self.ends = g.buffer_rows, g.row_words, ends
         self.row_reads = g.out_shape[1] * len(ends)
         self.need, self.release = g.need, g.release
+        self.gap = self.rest = g.gap  # cycles left in which nothing is read
         self.top = 1 << latency - 1
         self.mask = (1 << latency) - 1
         self.need_next = g.need_next
@@ -69,12 +70,15 @@ class WindowTimer:
             # A row can be overwritten only after the memory access that follows the decision.
             self.filled -= self.pending.popleft()
             self.pending.append(0)
-            if self.started:
-                self.pipe = (self.pipe << 1 | self.ends[self.read % len(self.ends)]) & self.mask
+            if self.started and not self.rest:
+                last = self.ends[self.read % len(self.ends)]
+                self.pipe = (self.pipe << 1 | last) & self.mask
+                self.rest = self.gap * last
                 self.read += 1
                 row_end = self.read == self.row_reads
             else:
                 self.pipe = self.pipe << 1 & self.mask
+                self.rest -= self.rest > 0
         if row_end:
             self.started = available >= self.need_next[self.oy]
             self.pending[-1] = self.release[self.oy]

@@ -45,7 +45,8 @@ def random_layer(rng: np.random.Generator, network: Network, node: WeightNode) -
     terms = "all"
     if reject(node.weights.flat, groups) is None and rng.random() < 0.5:
         terms, rows, channels = "nonzero", 1, 1
-    units = [name for name, unit in UNITS.items() if unit.reject(node.weights.flat, x.bits, x.signed) is None]
+    units = [name for name, unit in UNITS.items() if unit.refusal(node.weights, x) is None
+             and (terms == "all" or unit.any_length)]
     outputs = [name for name, output in OUTPUTS.items() if output.reject(sums_of(node, x)) is None]
     return LayerPlan(node=node.name, unit=str(rng.choice(units)), pe=pe, channels=channels, rows=rows,
                      index_memory=str(rng.choice(MEMORIES)), output=str(rng.choice(outputs)),

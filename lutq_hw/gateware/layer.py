@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from amaranth import Module, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -14,16 +15,15 @@ from .window import WindowReader
 
 def index_words(layer: Layer) -> Ints:
     """Indices in reading order, ``(words, pe, simd)``: word w of a pixel is row w."""
-    plan, window = layer.plan, layer.window
-    index = layer.node.weights.flat.assignments
-    if index.ndim == 2:
-        index = index[:, None, None, :]
-    kh, kw = window.kernel
-    # (group, repetition, pe) x (kernel row step, row, kernel column, word, channel)
-    split = index.reshape(window.groups, window.repeat, plan.pe, kh // plan.rows, plan.rows, kw, window.group_words,
-                          plan.channels)
-    order = split.transpose(0, 1, 3, 5, 6, 2, 4, 7)
-    return order.reshape(-1, plan.pe, plan.simd)
+    index = layer.unit.codebook.assignments.reshape(-1, layer.plan.pe, layer.node.terms)
+    # (group of channels, pe, word, lane), then pe behind the word
+    return index[:, :, layer.order].transpose(0, 2, 1, 3).reshape(-1, layer.plan.pe, layer.plan.simd)
+
+
+def gap_words(layer: Layer) -> Ints:
+    """Indices in the gap that the unit asks for, ``(gap, pe, simd)``: the same ones for every lane."""
+    steps = np.array(layer.unit.readout, int)[:, None, None]
+    return np.broadcast_to(steps, (len(steps), layer.plan.pe, layer.plan.simd))
 
 
 def packed(words: Ints, bits: int) -> list[int]:
@@ -48,7 +48,7 @@ class LayerEngine(wiring.Component):
         m.submodules.window = window = WindowReader(layer.window, bits=layer.x.bits)
         m.submodules.unit = mac = unit.create()
         m.submodules.output = output = layer.stage.create()
-        words = index_words(layer)
+        words = np.concatenate([index_words(layer), gap_words(layer)])
         width = unit.index_bits * unit.pe * unit.simd
         m.submodules.index_rom = rom = Rom(packed(words, unit.index_bits), width=width, style=layer.plan.index_memory)
         wiring.connect(m, wiring.flipped(self.i), window.i)

@@ -27,7 +27,7 @@ class WindowReader(RowBuffer):
         ``last`` ends a window.
     weight
         Address of the weights of the word that reaches ``x`` two enabled cycles later: counts 0 ... in reading order
-        over one output pixel.
+        over one output pixel. In the gap, which also comes before the first word, it counts on from there.
 
     A word is read every enabled cycle as long as the rows it needs are there. ``pad`` is the code of padding.
     """
@@ -39,7 +39,7 @@ class WindowReader(RowBuffer):
             "x": Out(g.rows * g.channels * bits),
             "valid": Out(1),
             "last": Out(1),
-            "weight": Out(range(max(2, self.weights))),
+            "weight": Out(range(max(2, self.weights + g.gap))),
         })
 
     def elaborate(self, platform) -> Module:
@@ -55,7 +55,9 @@ class WindowReader(RowBuffer):
         loops, position = self._loops(m, advance)
         oy, ox = position["oy"], position["ox"]
         started, released = self._start(m, row_written, oy, row_end)
-        m.d.comb += [advance.eq(started & self.en), row_end.eq(advance & loops["row"])]
+        count = Signal(range(max(2, self.weights)))
+        reading, weight = self._gap(m, started, advance & loops["fold"], count)
+        m.d.comb += [advance.eq(reading & self.en), row_end.eq(advance & loops["row"])]
 
         address, bank = self._address(m, advance, loops)
         row_mask = self._mask(m, 0, oy, "row_mask")
@@ -68,11 +70,10 @@ class WindowReader(RowBuffer):
         a_valid, a_last, a_inside, a_release = Signal(), Signal(), Signal(), Signal(range(g.buffer_rows + 1))
         a_rows, a_bank = Signal(g.kernel[0]), Signal(range(max(2, banks)))
         a_addr = Signal(range(max(2, g.depth)))
-        count = Signal(range(max(2, self.weights)))
         with m.If(self.en):
             m.d.sync += [
-                a_valid.eq(started), a_last.eq(loops["fold"]), a_inside.eq(inside), a_rows.eq(row_mask), a_bank.eq(bank),
-                a_addr.eq(address), a_release.eq(released), self.weight.eq(count),
+                a_valid.eq(reading), a_last.eq(loops["fold"]), a_inside.eq(inside), a_rows.eq(row_mask), a_bank.eq(bank),
+                a_addr.eq(address), a_release.eq(released), self.weight.eq(weight),
             ]
         with m.If(advance):
             m.d.sync += count.eq(Mux(loops["pixel"], 0, count + 1))
@@ -92,6 +93,19 @@ class WindowReader(RowBuffer):
         with m.If(self.en):
             m.d.sync += [self.x.eq(aligned), self.valid.eq(b_valid), self.last.eq(b_last)]
         return m
+
+    def _gap(self, m: Module, started: Value, dot_end: Value, count: Value) -> tuple[Value, Value]:
+        """Whether a word is read if the pipeline moves, and the address of its weights or of the step of the gap."""
+        if not self.geometry.gap:
+            return started, count
+        last = self.weights + self.geometry.gap - 1
+        step = Signal(range(last + 1), init=self.weights)
+        pause = Signal(init=1)
+        with m.If(self.en & pause):
+            m.d.sync += [step.eq(Mux(step == last, self.weights, step + 1)), pause.eq(step != last)]
+        with m.If(dot_end):
+            m.d.sync += pause.eq(1)
+        return started & ~pause, Mux(pause, step, count)
 
     def _loops(self, m: Module, advance: Value) -> tuple[dict[str, Value], dict[str, Value]]:
         """Nested counters. Result: for every loop whether this is its last word, and the counters by name."""

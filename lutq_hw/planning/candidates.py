@@ -56,8 +56,7 @@ def divisors(n: int, limit: int = MAX_LANES) -> list[int]:
 
 def unit_verdicts(node: WeightNode, x: TensorType, asked: Sequence[str] | None = None) -> dict[str, str | None]:
     """Every unit with None if it may run ``node``, or with the reason why it may not."""
-    flat = node.weights.flat
-    verdicts = {name: unit.reject(flat, x.bits, x.signed) for name, unit in UNITS.items()}
+    verdicts = {name: unit.refusal(node.weights, x) for name, unit in UNITS.items()}
     if asked is not None:
         return {name: reason or (None if name in asked else "not among the units asked for")
                 for name, reason in verdicts.items()}
@@ -109,19 +108,26 @@ def _array_candidates(layer: Layer, parts: LayerParts, units: Sequence[str], out
     """
     plan, window = layer.plan, layer.window
     fold, groups = window.fold, window.reads // window.fold
-    memories = ("bram", "luts") if window.groups * window.repeat * fold <= MAX_TABLE else ("bram",)
-    macs = _best(_Option({"unit": unit}, fold, parts.unit(unit, plan.pe, plan.simd)) for unit in units)
-    indices = _best(_Option({"index_memory": memory}, 0, parts.index(window, plan.pe, memory)) for memory in memories)
+    macs = _best(option for unit in units for option in _mac_options(unit, layer, parts))
     stages = _best(option for output in outputs for option in _output_options(output, plan.pe, fold, parts))
-    base = parts.window(window)
     found = []
     for mac in macs:
-        for index in indices:
-            for stage in stages:
-                cycles = max(groups * max(mac.interval, stage.interval), layer.input.words)
-                choice = replace(plan, **mac.changes, **index.changes, **stage.changes)  # pyright: ignore[reportArgumentType]
-                found.append(Candidate(choice, cycles, base + mac.cost + index.cost + stage.cost))
+        for stage in stages:
+            cycles = max(groups * max(mac.interval, stage.interval), layer.input.words)
+            choice = replace(plan, **mac.changes, **stage.changes)  # pyright: ignore[reportArgumentType]
+            found.append(Candidate(choice, cycles, mac.cost + stage.cost))
     return pareto(found)
+
+
+def _mac_options(name: str, layer: Layer, parts: LayerParts) -> Iterator[_Option]:
+    """One unit with what depends on it: window reader (whose gap the unit decides) and index ROM, by its memories."""
+    plan = layer.plan
+    mac = parts.mac(name, plan.pe, plan.channels, plan.rows)
+    window = replace(layer.window, gap=mac.gap)
+    cost = parts.window(window) + parts.unit(name, plan.pe, plan.channels, plan.rows)
+    shallow = window.groups * window.repeat * window.fold + window.gap <= MAX_TABLE
+    for memory in ("bram", "luts") if shallow else ("bram",):
+        yield _Option({"unit": name, "index_memory": memory}, window.period, cost + parts.index(mac, window, memory))
 
 
 def _output_options(output: str, pe: int, fold: int, parts: LayerParts) -> Iterator[_Option]:

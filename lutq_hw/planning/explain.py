@@ -33,14 +33,15 @@ def explain(network: Network, plan: Plan, board: Budget) -> list[Verdict]:
         assert isinstance(node, Dense | Conv2d)
         x = network.input_type(node)
         parts = LayerParts(node, x)
-        mine = parts.unit(entry.unit, entry.pe, entry.simd)
+        size = entry.pe, entry.channels, entry.rows
+        mine = parts.unit(entry.unit, *size)
         for name in UNITS:
             if name == entry.unit:
                 verdicts.append(Verdict(node.name, name, True, f"{mine.luts:.0f} luts, {mine.dsps} dsps"))
                 continue
-            own = UNITS[name].reject(node.weights.flat, x.bits, x.signed)
+            own = UNITS[name].refusal(node.weights, x)
             if own is None:
-                cost = parts.unit(name, entry.pe, entry.simd)
+                cost = parts.unit(name, *size)
                 short = shortage(cost, board.available)
                 own = f"{cost.luts:.0f} luts, {cost.dsps} dsps for the same array"
                 if short:
