@@ -1,28 +1,81 @@
 """(network, board, goal) → plan: the unit, array and memories of every layer. A pure function of its arguments.
 
-Every layer has a list of candidates, each with the cycles that it takes for a frame and its price. For a given number of
-cycles the cheapest candidates that keep up are chosen, where scarce resources are made dearer until everything fits; the
-smallest number of cycles for which that works wins.
+Every layer has a list of candidates, each with the cycles that it takes for a frame and its price
+(`planning.candidates`). `planning.search` chooses one for each layer: the fastest that fits together, or the smallest that
+is fast enough, and proves how far the choice may be from the best one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from .cost import Cost
+from .costing import stage_cost
 from .errors import PlanError
 from .network import Network
+from .pipeline import pipeline
 from .plan import Plan
 from .planning.budget import NAMES, Budget, shortage
 from .planning.candidates import MAX_TABLE, Candidate, candidates, cheapest_output, divisors, pareto, unit_verdicts
 from .planning.explain import Verdict, explain
-from .planning.search import attempts, choose, frame_time, total
+from .planning.search import Search
+from .planning.shortfall import too_large
 
-__all__ = ["MAX_TABLE", "Budget", "Candidate", "Verdict", "candidates", "cheapest_output", "divisors", "explain",
-           "make_plan", "pareto", "shortage", "unit_verdicts"]
+__all__ = ["MAX_TABLE", "NAMES", "Budget", "Candidate", "Planned", "Verdict", "candidates", "cheapest_output", "divisors",
+           "explain", "find_plan", "make_plan", "pareto", "shortage", "unit_verdicts"]
+
+EXACT = 5e-5
+"""Gaps up to this share are called optimal: they would show as 0.00 %."""
 
 
-def make_plan(network: Network, board: Budget, *, fps: float | None = None, units: Sequence[str] | None = None) -> Plan:
-    """The fastest plan that fits ``board``, or with ``fps`` the smallest one that is fast enough.
+@dataclass(frozen=True)
+class Planned:
+    """A plan and how good it is.
+
+    ``gap`` is the share by which the best choice of candidates can at most be better: faster, with the clock that a fuller
+    FPGA gets, or (``goal`` is ``smallest``) smaller in weighted shares of the board. 0 is the optimum of the cost model.
+    """
+
+    plan: Plan
+    goal: str
+    gap: float
+    chosen: tuple[Candidate, ...]
+    search: Search
+
+    @property
+    def optimal(self) -> bool:
+        """Whether the plan is proven to be the best one."""
+        return self.gap <= EXACT
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        better = "faster" if self.goal == "fastest" else "smaller"
+        if self.optimal:
+            return f"Optimal: no choice of units, arrays, memories and output stages is {better} in the cost model."
+        return (f"Within {100 * self.gap:.2f} % of the optimum: proven that no choice of units, arrays, memories and output "
+                f"stages is {better} by more in the cost model.")
+
+
+def between(network: Network, board: str | None = None) -> Callable[[Sequence[Candidate]], Cost]:
+    """Price of whatever stands between the chosen candidates: gearboxes, argmax and so on."""
+    def price(chosen: Sequence[Candidate]) -> Cost:
+        planned = {c.plan.node for c in chosen}
+        stages = pipeline(network, Plan(network.digest, tuple(c.plan for c in chosen), board)).stages
+        return sum((stage_cost(stage) for stage in stages if stage.name not in planned), Cost())
+
+    return price
+
+
+def make_search(network: Network, board: Budget, units: Sequence[str] | None = None) -> Search:
+    """The search for plans of ``network`` on ``board``."""
+    return Search(candidates(network, units), board.available, between=between(network, board.name),
+                  period_ns=1e9 / board.plan_clock_hz)
+
+
+def find_plan(network: Network, board: Budget, *, fps: float | None = None, units: Sequence[str] | None = None) -> Planned:
+    """The fastest plan that fits ``board``, or with ``fps`` the smallest one that is fast enough; with its bound.
 
     Parameters
     ----------
@@ -36,63 +89,21 @@ def make_plan(network: Network, board: Budget, *, fps: float | None = None, unit
     PlanError
         If the network does not fit (which resource, how far over, what would help), or not at that rate.
     """
-    layers = candidates(network, units)
-    floor = max(min(c.cycles for c in layer) for layer in layers)
-    steps = sorted({c.cycles for layer in layers for c in layer if c.cycles >= floor})
-    if fps is not None:
-        return _plan(network, board, _smallest(network, board, layers, steps, fps))
-    best = choose(layers, steps[-1], board.available)
-    if best is None:
-        raise PlanError(_too_large(network, board, layers))
-    # Whether a number of cycles fits is monotone up to the heuristic in `choose`, so bisection finds the border.
-    low, high = 0, len(steps) - 1
-    while low < high:
-        middle = (low + high) // 2
-        attempt = choose(layers, steps[middle], board.available)
-        if attempt is None:
-            low = middle + 1
-        else:
-            best, high = attempt, middle
-    # A few cycles more may save a large part of the design, which then closes at a faster clock.
-    near = [choose(layers, s, board.available) for s in steps if steps[low] <= s <= 1.1 * steps[low]]
-    return _plan(network, board, min((c for c in [best, *near] if c), key=lambda c: frame_time(c, board.available)))
+    search = make_search(network, board, units)
+    found = search.fastest() if fps is None else search.smallest(1e9 / fps)
+    if found is None:
+        fewest = search.least_cycles()
+        if fewest is None:
+            raise PlanError(too_large(network.name, board, search))
+        assert fps is not None, "a plan that fits is found"
+        raise PlanError(
+            f"{network.name} cannot reach {fps:g} frames/s on the {board.title}: the fastest plan that fits takes {fewest} "
+            f"cycles a frame, {board.plan_clock_hz / fewest:.0f} frames/s at {board.plan_clock_hz / 1e6:g} MHz; "
+            "ask for a lower --fps, or train a smaller network")
+    plan = Plan(network.digest, tuple(c.plan for c in found.chosen), board.name)
+    return Planned(plan, "fastest" if fps is None else "smallest", found.gap, found.chosen, search)
 
 
-def _plan(network: Network, board: Budget, chosen: Sequence[Candidate]) -> Plan:
-    return Plan(network.digest, tuple(c.plan for c in chosen), board.name)
-
-
-def _smallest(network: Network, board: Budget, layers: Sequence[Sequence[Candidate]], steps: Sequence[int],
-              fps: float) -> Sequence[Candidate]:
-    """Cheapest candidates for a rate."""
-    chosen = choose(layers, board.plan_clock_hz / fps, board.available)
-    if chosen is not None:
-        return chosen
-    if choose(layers, steps[-1], board.available) is None:
-        raise PlanError(_too_large(network, board, layers))
-    fastest = next(s for s in steps if choose(layers, s, board.available) is not None)
-    raise PlanError(
-        f"{network.name} cannot reach {fps:g} frames/s on the {board.title}: the fastest plan that fits takes {fastest} "
-        f"cycles a frame, {board.plan_clock_hz / fastest:.0f} frames/s at {board.plan_clock_hz / 1e6:g} MHz; "
-        "ask for a lower --fps, or train a smaller network")
-
-
-def _too_large(network: Network, board: Budget, layers: Sequence[Sequence[Candidate]]) -> str:
-    """Sentence for a network whose smallest plan does not fit."""
-    def excess(chosen: Sequence[Candidate]) -> float:
-        over = shortage(total(chosen), board.available)
-        return sum(amount / max(1.0, getattr(board.available, r)) for r, amount in over.items())
-
-    chosen = min(attempts(layers, board.available), key=excess)
-    over = shortage(total(chosen), board.available)
-    parts = []
-    for r, amount in over.items():
-        available = getattr(board.available, r)
-        worst = max(chosen, key=lambda c: getattr(c.cost, r))
-        parts.append(f"{available + amount:.0f} {NAMES.get(r, r)} where {available:.0f} are available "
-                     f"({100 * amount / max(1.0, available):.0f} % over, {worst.plan.node} alone takes "
-                     f"{getattr(worst.cost, r):.0f})")
-    remedy = ("fewer weights or smaller dictionaries" if "brams" in over and "cells" not in over
-              else "fewer or narrower layers, fewer activation bits")
-    return (f"{network.name} does not fit the {board.title}: its smallest plan needs {' and '.join(parts)}; "
-            f"{remedy} or a larger board would help")
+def make_plan(network: Network, board: Budget, *, fps: float | None = None, units: Sequence[str] | None = None) -> Plan:
+    """The plan of `find_plan`."""
+    return find_plan(network, board, fps=fps, units=units).plan

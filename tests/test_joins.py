@@ -307,7 +307,7 @@ def test_a_table_costs_and_takes_what_its_thresholds_do() -> None:
     equal = Network("equal", (network.nodes[0], replace(hidden, step=step.thresholds(6)), *network.nodes[2:]))  # type: ignore[type-var]
     board = find_board("icebreaker")
     plan, other = make_plan(network, board), make_plan(equal, board)
-    assert plan.layers == other.layers and plan["hidden"].output == "thresholds"  # type: ignore[union-attr]
+    assert plan.layers == other.layers and plan["hidden"].output.startswith("threshold")  # type: ignore[union-attr]
     a, b = Performance(network, plan), Performance(equal, other)
     assert (a.cost, a.latency, a.cycles_per_frame) == (b.cost, b.latency, b.cycles_per_frame)
 

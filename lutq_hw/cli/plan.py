@@ -21,6 +21,7 @@ from ._options import add_json, add_model
 if TYPE_CHECKING:
     from ..board import Board
     from ..performance import Performance
+    from ..planner import Planned
 
 HELP = "choose the hardware of every layer and say why"
 
@@ -45,13 +46,13 @@ def run(args: argparse.Namespace) -> int:
     from ..modelfile import load
     from ..performance import Performance
     from ..plan import Plan
-    from ..planner import make_plan
+    from ..planner import find_plan
     if args.fps is not None and not 0 < args.fps < 1e9:
         raise InputError(f"--fps must be a positive number of frames a second, not {args.fps:g}")
     network, board = load(args.model), find_board(args.board)
-    plan = Plan.load(args.plan) if args.plan else make_plan(network, board, fps=args.fps, units=args.units)
-    performance = Performance(network, plan)
-    description = describe(performance, board)
+    planned = None if args.plan else find_plan(network, board, fps=args.fps, units=args.units)
+    plan = Plan.load(args.plan) if planned is None else planned.plan
+    description = describe(Performance(network, plan), board, planned)
     if args.output:
         from ..atomic import write_text
         write_text(args.output, plan.to_json())
@@ -59,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(performance: Performance, board: Board) -> dict[str, Any]:
-    """Everything that the command shows, as JSON values."""
+def describe(performance: Performance, board: Board, planned: Planned | None = None) -> dict[str, Any]:
+    """Everything that the command shows, as JSON values; ``planned`` if the plan was searched for."""
     from dataclasses import asdict
 
     from ..pipeline import Layer
@@ -86,6 +87,8 @@ def describe(performance: Performance, board: Board) -> dict[str, Any]:
         "plan_clock_mhz": clock / 1e6, "frames_per_second": clock / performance.cycles_per_frame,
         "lane_utilisation": performance.lane_utilisation,
         "slowest_layer": performance.slowest.layer.name,
+        "optimality": None if planned is None else {
+            "goal": planned.goal, "gap": planned.gap, "optimal": planned.optimal, "sentence": planned.sentence},
         "units": [asdict(verdict) for verdict in explain(performance.network, performance.plan, board)],
     }
 
@@ -111,6 +114,8 @@ def text(d: dict[str, Any]) -> str:
         f"{d['board']} has {budget} for it. {d['cycles_per_frame']:,} cycles a frame, {d['frames_per_second']:,.0f} "
         f"frames/s at {d['plan_clock_mhz']:g} MHz, latency {d['latency_cycles']:,} cycles; {d['slowest_layer']} is the "
         "slowest layer.")
+    if d["optimality"]:
+        parts[-1] += "\n" + d["optimality"]["sentence"]
     verdicts = [[v["node"], v["unit"], "chosen" if v["chosen"] else "", v["reason"]] for v in d["units"]]
     parts.append(table(["layer", "unit", "", "why"], verdicts))
     return "\n\n".join(parts)

@@ -48,6 +48,12 @@ class Candidate:
         """All that counts, and less is better."""
         return (self.cycles, self.period_ns, *(getattr(self.cost, r) for r in RESOURCES))
 
+    @property
+    def ports(self) -> tuple[int, int]:
+        """Lanes of input and output, on which the gearboxes to its neighbours depend."""
+        lanes = getattr(self.plan, "channels", 1)
+        return lanes, getattr(self.plan, "output_lanes", lanes)
+
 
 def divisors(n: int, limit: int = MAX_LANES) -> list[int]:
     """Divisors of ``n`` up to ``limit``, ascending."""
@@ -89,7 +95,7 @@ def layer_candidates(node: WeightNode, x: TensorType, units: Iterable[str]) -> l
                 if pe * channels * rows <= MAX_LANES:
                     plan = LayerPlan(node=node.name, unit=units[0], pe=pe, channels=channels, rows=rows, output=outputs[0])
                     found += _array_candidates(Layer(node.name, node, x, plan), parts, units, outputs)
-    return pareto(found)
+    return pareto_by_ports(found)
 
 
 @dataclass(frozen=True)
@@ -109,14 +115,19 @@ def _array_candidates(layer: Layer, parts: LayerParts, units: Sequence[str], out
     plan, window = layer.plan, layer.window
     fold, groups = window.fold, window.reads // window.fold
     macs = _best(option for unit in units for option in _mac_options(unit, layer, parts))
-    stages = _best(option for output in outputs for option in _output_options(output, plan.pe, fold, parts))
+    # Lanes of the output are a port: the best for each number of them.
+    by_lanes: dict[object, list[_Option]] = {}
+    for output in outputs:
+        for option in _output_options(output, plan.pe, fold, parts):
+            by_lanes.setdefault(option.changes["output_lanes"], []).append(option)
+    stages = [option for options in by_lanes.values() for option in _best(options)]
     found = []
     for mac in macs:
         for stage in stages:
             cycles = max(groups * max(mac.interval, stage.interval), layer.input.words)
             choice = replace(plan, **mac.changes, **stage.changes)  # pyright: ignore[reportArgumentType]
             found.append(Candidate(choice, cycles, mac.cost + stage.cost))
-    return pareto(found)
+    return pareto_by_ports(found)
 
 
 def _mac_options(name: str, layer: Layer, parts: LayerParts) -> Iterator[_Option]:
@@ -151,12 +162,20 @@ def _best(options: Iterable[_Option]) -> list[_Option]:
 def pool_candidates(node: MaxPool2d, x: TensorType) -> list[Candidate]:
     """Every way to build a max-pool."""
     pools = [Pool(node.name, node, x, PoolPlan(node=node.name, channels=c)) for c in divisors(x.channels)]
-    return pareto([Candidate(p.plan, max(p.interval, p.input.words), stage_cost(p)) for p in pools])
+    return pareto_by_ports([Candidate(p.plan, max(p.interval, p.input.words), stage_cost(p)) for p in pools])
 
 
 def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Candidates that no other one equals or beats in cycles, period and every resource; the fastest first."""
     return [candidates[i] for i in efficient(np.array([c.figures for c in candidates], float))]
+
+
+def pareto_by_ports(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """As `pareto`, but candidates with other ports do not count: a dearer one may save a gearbox."""
+    kinds: dict[tuple[int, int], list[Candidate]] = {}
+    for candidate in candidates:
+        kinds.setdefault(candidate.ports, []).append(candidate)
+    return sorted((c for kind in kinds.values() for c in pareto(kind)), key=lambda c: c.figures)
 
 
 def node_candidates(network: Network, node: Node, units: Sequence[str] | None = None) -> list[Candidate] | None:
