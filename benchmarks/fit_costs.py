@@ -1,6 +1,9 @@
 """Fits the coefficients of ``lutq_hw.costing`` to the recorded points and prints the errors.
 
-    python benchmarks/fit_costs.py        # reads lutq_hw/points/*.json, writes lutq_hw/points/coefficients.json
+    python benchmarks/fit_costs.py        # reads lutq_hw/points/[FAMILY/]*.json, writes coefficients.json beside them
+
+On iCE40 all points are fitted and whole layers are the check (``points/layer.json``); elsewhere points at even places are
+fitted, those at odd places only checked.
 
 Relative errors are minimised with coefficients that cannot be negative (more structure never costs less).
 """
@@ -8,27 +11,39 @@ Relative errors are minimised with coefficients that cannot be negative (more st
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from recording import Point, folder_of, read
 from scipy.optimize import nnls  # comes with scikit-learn (extra: train)
 from stage_points import POINTS, random_stage
 
-from lutq_hw.costing import Features, argmax_features, gearbox_features, output_features, table_luts, window_features
+from lutq_hw.costing import Features, argmax_features, gearbox_features, output_table_features, window_features
+from lutq_hw.families import FAMILIES, ICE40
+from lutq_hw.family import Family
 from lutq_hw.geometry import WindowGeometry
+from lutq_hw.unit_cost import weigh
+
+FILES = ("window", "output", "gearbox", "argmax")
+
+SMALL = 30.0
+"""Cells below which errors count absolutely, except on iCE40."""
+
+ENOUGH = 6
+"""Points without which a part is not fitted in a family."""
 
 
-def samples() -> dict[str, list[tuple[Features, dict[str, Any]]]]:
-    """Features and recorded point, by part."""
-    found: dict[str, list[tuple[Features, dict[str, Any]]]] = {}
-    for file in ("window", "output", "gearbox", "argmax"):
-        for point in json.loads((POINTS / f"{file}.json").read_text()):
-            part, features = describe(file, dict(point["parameters"]))
+def samples(family: Family) -> dict[str, list[tuple[Features, Point]]]:
+    """Features and recorded point, by part, in recorded order."""
+    found: dict[str, list[tuple[Features, Point]]] = {}
+    for file in FILES:
+        for point in read(folder_of(POINTS, family) / f"{file}.json"):
+            part, features = describe(file, dict(point["parameters"]), family)
             found.setdefault(part, []).append((features, point))
     return found
 
 
-def describe(file: str, p: dict[str, Any]) -> tuple[str, Features]:
+def describe(file: str, p: Point, family: Family) -> tuple[str, Features]:
     """Name of the fitted part and features of one point's parameters."""
     if file == "window":
         bits = p.pop("bits")
@@ -36,29 +51,44 @@ def describe(file: str, p: dict[str, Any]) -> tuple[str, Features]:
         return "window", window_features(g, bits)
     if file == "output":
         s = random_stage(np.random.default_rng(p["seed"]), p["name"])
-        width, depth = s.table
-        logic = s.lanes * width * table_luts(depth) if s.memory == "luts" and depth > 1 else 0
-        return s.name, {**output_features(s), "table": logic}
+        return s.name, output_table_features(s, family)
     if file == "gearbox":
         return p["kind"], gearbox_features(p["width"], p["count"])
     return "argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"])
 
 
+def fit(rows: Sequence[tuple[Features, Point]], resource: str, floor: float) -> dict[str, float]:
+    """Coefficients of one resource; the error of a part below ``floor`` cells counts as if it had that many."""
+    names = list(rows[0][0])
+    matrix = np.array([[f[name] for name in names] for f, _ in rows], float)
+    wanted = np.array([max(1.0, point[resource]) for _, point in rows])
+    weight = np.maximum(floor, wanted)
+    found, _ = nnls(matrix / weight[:, None], wanted / weight)
+    return {n: round(float(c), 3) for n, c in zip(names, found, strict=True) if c > 5e-4}
+
+
+def errors(rows: Sequence[tuple[Features, Point]], coefficients: Mapping[str, float], resource: str,
+           floor: float) -> np.ndarray:
+    """Relative errors, with the same floor."""
+    return np.array([(weigh(coefficients, f) - point[resource]) / max(floor, point[resource]) for f, point in rows])
+
+
 def main() -> None:
     """Fit and write."""
-    result: dict[str, dict[str, dict[str, float]]] = {}
-    for part, rows in samples().items():
-        names = list(rows[0][0])
-        matrix = np.array([[f[name] for name in names] for f, _ in rows], float)
-        result[part] = {}
-        for resource in ("luts", "ffs"):
-            measured = np.array([max(1.0, point[resource]) for _, point in rows])
-            found, _ = nnls(matrix / measured[:, None], np.ones(len(measured)))
-            result[part][resource] = {n: round(float(c), 3) for n, c in zip(names, found, strict=True) if c > 5e-4}
-            error = matrix @ found / measured - 1
-            print(f"{part:12} {resource:5} {len(rows):3} points, error rms {100 * np.sqrt((error**2).mean()):4.1f} %, "
-                  f"worst {100 * np.abs(error).max():4.1f} %")
-    (POINTS / "coefficients.json").write_text(json.dumps(result, indent=1) + "\n")
+    for family in FAMILIES.values():
+        result: dict[str, dict[str, dict[str, float]]] = {}
+        floor = 1.0 if family is ICE40 else SMALL
+        for part, rows in samples(family).items():
+            if len(rows) < ENOUGH:
+                continue
+            fitted, checked = (rows, rows) if family is ICE40 else (rows[::2], rows[1::2])
+            result[part] = {resource: fit(fitted, resource, floor) for resource in ("luts", "ffs")}
+            for resource, found in result[part].items():
+                error = errors(checked, found, resource, floor)
+                print(f"{family.name:8} {part:18} {resource:5} {len(rows):3} points, error rms "
+                      f"{100 * np.sqrt((error**2).mean()):4.1f} %, worst {100 * np.abs(error).max():4.1f} %")
+        if result:
+            (folder_of(POINTS, family) / "coefficients.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,29 @@
 """Synthesises parts of an engine in many sizes and records what they cost: the points that ``lutq_hw.costing`` is fitted to.
 
-    python benchmarks/stage_points.py window 60                          # writes lutq_hw/points/window.json
-    python benchmarks/stage_points.py output 20 --stage threshold-bank   # the points of one stage; the others stay
+    python benchmarks/stage_points.py window 60                          # completes lutq_hw/points/window.json
+    python benchmarks/stage_points.py output 20 --stage threshold-bank   # the points of one stage
+    python benchmarks/stage_points.py window 16 --family ecp5            # lutq_hw/points/ecp5/window.json
 
-Every point holds the parameters (as the part's constructor takes them) and the cells that Yosys counted.
+Every point holds the parameters (as the part's constructor takes them) and the cells that Yosys counted. Points
+that are recorded with the same circuit are not measured again; `measure` does all parts and families.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from amaranth.back import rtlil
 from amaranth.lib import wiring
+from recording import Point, folder_of, record
 
+from lutq_hw.families import FAMILIES, ICE40
+from lutq_hw.family import Family
 from lutq_hw.gateware.argmax import ArgmaxStage
 from lutq_hw.gateware.gearbox import Collector, Splitter
 from lutq_hw.gateware.rom import Rom
@@ -31,7 +33,6 @@ from lutq_hw.network import Codebook, Dense, Shift, TensorType, Thresholds
 from lutq_hw.output import OutputStage
 from lutq_hw.outputs import OUTPUTS
 from lutq_hw.sums import sums_of
-from lutq_hw.tools.yosys import synthesize
 
 POINTS = Path(__file__).parent.parent / "lutq_hw" / "points"
 
@@ -119,18 +120,20 @@ def argmax(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
 PARTS = {f.__name__: f for f in (window, rom, output, gearbox, argmax)}
 
 
-def points(make: Callable[[np.random.Generator], tuple[dict[str, Any], wiring.Component]], count: int,
-           seed: int) -> Iterator[dict[str, Any]]:
-    """Parameters and cells of ``count`` random sizes of what ``make`` makes."""
+def wanted_parts(part: str, count: int, stage: str | None = None,
+                 seed: int = 1) -> list[tuple[Point, Callable[[], wiring.Component]]]:
+    """``count`` random sizes of ``part``; with ``stage`` of that output stage only."""
+    make = partial(output, name=stage) if stage else PARTS[part]
     rng = np.random.default_rng(seed)
-    with tempfile.TemporaryDirectory() as folder:
-        for i in range(count):
-            parameters, component = make(rng)
-            cells = synthesize(rtlil.convert(component), Path(folder), top="top").total
-            cost = cells.cost
-            print(f"{i + 1}/{count} {cost.luts} luts {cost.brams} brams", file=sys.stderr, flush=True)
-            yield {"parameters": parameters, "luts": cost.luts, "ffs": cost.ffs, "brams": cost.brams,
-                   "dsps": cost.dsps, "carries": cells.carries}
+    made = [make(rng) for _ in range(count)]
+    return [(json.loads(json.dumps(parameters)), lambda component=component: component) for parameters, component in made]
+
+
+def measure_part(part: str, family: Family, count: int, *, stage: str | None = None, seed: int = 1,
+                 again: bool = False) -> int:
+    """Records points of one part and family; how many were measured."""
+    path = folder_of(POINTS, family) / f"{part}.json"
+    return record(path, family, wanted_parts(part, count, stage, seed), nested=True, again=again)
 
 
 def main() -> None:
@@ -140,16 +143,10 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stage", choices=OUTPUTS, help="with output: measure this stage only")
+    parser.add_argument("--family", choices=list(FAMILIES), default=ICE40.name)
+    parser.add_argument("--again", action="store_true", help="measure recorded points again too")
     args = parser.parse_args()
-    make, kept = PARTS[args.part], []
-    if args.part == "output" and args.stage:
-        make = partial(output, name=args.stage)
-        before = json.loads((POINTS / "output.json").read_text())
-        kept = [point for point in before if point["parameters"]["name"] != args.stage]
-    rows = kept + list(points(make, args.count, args.seed))
-    POINTS.mkdir(exist_ok=True)
-    text = ",\n".join(json.dumps(row) for row in rows)
-    (POINTS / f"{args.part}.json").write_text(f"[\n{text}\n]\n")
+    measure_part(args.part, FAMILIES[args.family], args.count, stage=args.stage, seed=args.seed, again=args.again)
 
 
 if __name__ == "__main__":

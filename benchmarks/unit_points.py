@@ -1,10 +1,12 @@
 """Synthesises MAC units in many sizes and records what they cost: what every unit's ``cost`` is held against.
 
-    python benchmarks/unit_points.py shift-add 36      # writes lutq_hw/units/points/shift-add.json
-    python benchmarks/unit_points.py --again           # measures the recorded points of all units again
+    python benchmarks/unit_points.py shift-add 36                   # completes lutq_hw/units/points/shift-add.json
+    python benchmarks/unit_points.py shift-add 12 --family ecp5     # lutq_hw/units/points/ecp5/shift-add.json
+    python benchmarks/unit_points.py shift-add --again              # measures the recorded points again
 
-A point holds the parameters of the unit and the cells that Yosys counted. ``luts`` are SB_LUT4 cells: a LUT4 with or
-without its carry. Not counted are logic cells that hold nothing but a register or the start of a carry chain.
+A point holds the parameters of the unit and the cells that Yosys counted. On iCE40 ``luts`` are SB_LUT4 cells: a LUT4
+with or without its carry. Not counted are logic cells that hold nothing but a register or the start of a carry chain.
+Other families take the sizes that iCE40 has, in the same order. `measure` does all units and families.
 """
 
 from __future__ import annotations
@@ -12,20 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from amaranth import Module, Value
-from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from recording import Point, folder_of, parameters, read, record
 
+from lutq_hw.families import FAMILIES, ICE40
+from lutq_hw.family import Family
 from lutq_hw.mac import MacUnit
 from lutq_hw.network import Codebook
 from lutq_hw.network.tensor import signed_bits
-from lutq_hw.tools.yosys import synthesize
 from lutq_hw.units import UNITS
 
 POINTS = Path(__file__).parent.parent / "lutq_hw" / "units" / "points"
@@ -68,23 +69,23 @@ def free_dictionary(rng: np.random.Generator) -> list[int]:
     return sorted(values)
 
 
-def codebook(point: dict[str, Any]) -> Codebook:
+def codebook(point: Point) -> Codebook:
     """The codebook of a point."""
     entries = np.arange(len(point["dictionary"] if "dictionary" in point else point["table"][0]))
     return Codebook(assignments=entries[None, :], dictionary=point.get("dictionary"), table=point.get("table"))
 
 
-def unit_of(name: str, point: dict[str, Any]) -> MacUnit:
+def unit_of(name: str, point: Point, family: Family = ICE40) -> MacUnit:
     """The unit of a point."""
     sizes = {key: point[key] for key in ("x_bits", "x_signed", "pe", "simd", "acc_bits")}
-    return UNITS[name](codebook=codebook(point), **sizes)
+    return UNITS[name](codebook=codebook(point), **sizes, family=family)
 
 
-def random_point(name: str, rng: np.random.Generator) -> dict[str, Any]:
+def random_point(name: str, rng: np.random.Generator) -> Point:
     """Parameters of a unit that ``name`` accepts, as a planner could ask for."""
     while True:
         x_bits = int(rng.choice([1, 2, 3, 4, 4, 4, 4, 5, 8]))
-        point: dict[str, Any] = {"x_bits": x_bits, "x_signed": bool(rng.random() < 0.2)}
+        point: Point = {"x_bits": x_bits, "x_signed": bool(rng.random() < 0.2)}
         kind = rng.random()
         if kind < (0.7 if name == "product-table" else 0.15) and point["x_bits"] <= 4:
             scale, entries = float(rng.choice([3, 20, 100])), int(rng.choice([2, 4, 6, 8, 16]))
@@ -104,42 +105,34 @@ def random_point(name: str, rng: np.random.Generator) -> dict[str, Any]:
             return point
 
 
-def measure(name: str, point: dict[str, Any]) -> dict[str, Any]:
-    """The point with its cells."""
-    with tempfile.TemporaryDirectory() as folder:
-        cells = synthesize(rtlil.convert(Flat(unit_of(name, point)), name="top"), Path(folder), top="top").total
-    cost = cells.cost
-    return {**point, "luts": int(cost.luts), "ffs": int(cost.ffs), "brams": cost.brams, "dsps": cost.dsps}
+def wanted_points(name: str, count: int | None) -> list[Point]:
+    """Parameters of the first ``count`` sizes of a unit, those recorded for iCE40 first; None means just these."""
+    recorded = [json.loads(parameters(point)) for point in read(POINTS / f"{name}.json")]
+    known = {parameters(point) for point in recorded}
+    rng = np.random.default_rng(1)
+    while count is not None and len(recorded) < count:
+        point = random_point(name, rng)
+        if parameters(point) not in known:
+            known.add(parameters(point))
+            recorded.append(point)
+    return recorded[:count]
 
 
-def write(name: str, points: list[dict[str, Any]]) -> None:
-    """One point to a line."""
-    POINTS.mkdir(exist_ok=True)
-    lines = ",\n".join(json.dumps(point, separators=(",", ":")) for point in points)
-    (POINTS / f"{name}.json").write_text(f"[\n{lines}\n]\n")
+def measure_unit(name: str, family: Family, count: int | None, *, again: bool = False) -> int:
+    """Records points of one unit and family; how many were measured."""
+    wanted = [(point, lambda point=point: Flat(unit_of(name, point, family))) for point in wanted_points(name, count)]
+    return record(folder_of(POINTS, family) / f"{name}.json", family, wanted, again=again)
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("unit", nargs="?", choices=list(UNITS), help="unit to make new points for")
-    parser.add_argument("count", nargs="?", type=int, default=36, help="number of points")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--again", action="store_true", help="measure the recorded points again, of one unit or of all")
+    parser.add_argument("unit", choices=list(UNITS), help="unit to make points for")
+    parser.add_argument("count", nargs="?", type=int, help="number of points (default: as many as iCE40 has)")
+    parser.add_argument("--family", choices=list(FAMILIES), default=ICE40.name)
+    parser.add_argument("--again", action="store_true", help="measure recorded points again too")
     args = parser.parse_args()
-    if not args.again and args.unit is None:
-        parser.error("name a unit, or say --again")
-    for name in [args.unit] if args.unit else list(UNITS):
-        if args.again:
-            wanted = json.loads((POINTS / f"{name}.json").read_text())
-        else:
-            rng = np.random.default_rng(args.seed)
-            wanted = [random_point(name, rng) for _ in range(args.count)]
-        points = []
-        for number, point in enumerate(wanted):
-            points.append(measure(name, point))
-            print(f"{name} {number + 1}/{len(wanted)}: {points[-1]}", file=sys.stderr)
-        write(name, points)
+    measure_unit(args.unit, FAMILIES[args.family], args.count, again=args.again)
     return 0
 
 

@@ -1,8 +1,10 @@
-"""What stages cost on iCE40: features of their structure, times coefficients fitted to recorded synthesis points.
+"""What stages cost: features of their structure, times coefficients fitted to recorded synthesis points of each family.
 
-The points (``points/*.json``) come from ``benchmarks/stage_points.py``, the coefficients (``points/coefficients.json``) from
-``benchmarks/fit_costs.py``. Luts are SB_LUT4 cells after Yosys; blocks are counted exactly. Known pessimism: parts are
-measured alone, so what synthesis merges across their borders is counted twice (a few luts for each layer).
+The points (``points/*.json`` for iCE40, ``points/FAMILY/*.json``) come from ``benchmarks/stage_points.py``, the coefficients
+(``coefficients.json`` beside them) from ``benchmarks/fit_costs.py``. Luts are cells after Yosys; blocks are counted exactly,
+as the gateware cuts its memories: for the shapes of iCE40, so that a block of another family may stay partly empty. Known
+pessimism: parts are measured alone, so what synthesis merges across their borders is counted twice (a few luts for each
+layer).
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from functools import cache
 from importlib import resources
 
 from .cost import Cost, bram_count, ram_brams
+from .families import ICE40
+from .family import Family
 from .geometry import WindowGeometry, term_order
 from .mac import MacUnit
 from .network import TensorType, WeightNode
@@ -20,6 +24,7 @@ from .output import OutputStage
 from .outputs import OUTPUTS
 from .pipeline import Argmax, Gearbox, Layer, Pool, Stage
 from .sums import sums_of
+from .unit_cost import unit_cost
 from .units import UNITS
 
 Features = Mapping[str, float]
@@ -34,23 +39,31 @@ def bits_for(count: int) -> int:
     return max(1, (count - 1).bit_length())
 
 
-def table_luts(depth: int) -> float:
-    """Luts for each bit of a random table in logic: 16 entries fit one lut, deeper ones need selectors."""
-    if depth <= 16:
+def table_luts(depth: int, lut_inputs: int = 4) -> float:
+    """Luts for each bit of a random table in logic: 16 entries fit a lut of four inputs, deeper ones need selectors."""
+    held = 1 << lut_inputs
+    if depth <= held:
         return 1.0
     # A rest of up to four entries needs two address bits and fits the selector.
-    return 1.2 * (2 * -(-depth // 16) - 1) - (1.5 if 0 < depth % 16 <= 4 else 0.0)
+    return 1.2 * (2 * -(-depth // held) - 1) - (1.5 if 0 < depth % held <= 4 else 0.0)
 
 
 @cache
-def coefficients() -> dict[str, dict[str, dict[str, float]]]:
-    """Part → resource → feature → coefficient."""
-    return json.loads((resources.files("lutq_hw") / "points" / "coefficients.json").read_text())
+def coefficients(family: Family = ICE40) -> dict[str, dict[str, dict[str, float]]]:
+    """Part → resource → feature → coefficient; empty for a family without points."""
+    path = resources.files("lutq_hw") / "points"
+    path = (path if family is ICE40 else path / family.name) / "coefficients.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def fitted(part: str, features: Features, brams: int = 0) -> Cost:
-    """Price of ``part`` from its features."""
-    c = coefficients()[part]
+def measured(part: str, family: Family) -> bool:
+    """Whether points of ``part`` stand behind its price in ``family``; if not, it is that of iCE40."""
+    return part in coefficients(family)
+
+
+def fitted(part: str, features: Features, brams: int = 0, family: Family = ICE40) -> Cost:
+    """Price of ``part`` from its features; with the coefficients of iCE40 where the family has no points (`measured`)."""
+    c = coefficients(family).get(part) or coefficients()[part]
     luts, ffs = (sum(c[resource].get(name, 0.0) * value for name, value in features.items())
                  for resource in ("luts", "ffs"))
     return Cost(luts=luts, ffs=ffs, brams=brams)
@@ -89,22 +102,22 @@ def window_brams(g: WindowGeometry, bits: int) -> int:
     return ram_brams(g.channels * bits, max(2, g.depth), g.buffer_rows if g.rows > 1 else 1)
 
 
-def window_cost(g: WindowGeometry, bits: int) -> Cost:
+def window_cost(g: WindowGeometry, bits: int, family: Family = ICE40) -> Cost:
     """Price of a `WindowReader`."""
-    cost = fitted("window", window_features(g, bits), window_brams(g, bits))
+    cost = fitted("window", window_features(g, bits), window_brams(g, bits), family)
     if not g.gap:
         return cost
     address = bits_for(g.groups * g.repeat * g.fold + g.gap)
     return cost + Cost(luts=GAP_LUTS * address, ffs=address + 1)
 
 
-def rom_cost(width: int, depth: int, memory: str) -> Cost:
+def rom_cost(width: int, depth: int, memory: str, family: Family = ICE40) -> Cost:
     """Price of a `Rom`."""
     if depth == 1:
         return Cost()
     if memory == "bram":
         return Cost(brams=bram_count(width, depth))
-    return Cost(luts=width * table_luts(depth), ffs=width)
+    return Cost(luts=width * table_luts(depth, family.lut_inputs), ffs=width)
 
 
 def output_features(s: OutputStage) -> Features:
@@ -123,13 +136,19 @@ def output_features(s: OutputStage) -> Features:
     }
 
 
-def output_cost(s: OutputStage) -> Cost:
+def output_cost(s: OutputStage, family: Family = ICE40) -> Cost:
     """Price of an output stage; its tables are counted by `OutputStage.table` and `OutputStage.read_by_sum`."""
     width, depth = s.table
     brams = bram_count(width, depth) * s.lanes if s.memory == "bram" and depth > 1 and width else 0
     brams += bram_count(*s.read_by_sum) * s.lanes if s.read_by_sum[0] else 0
-    logic = s.lanes * width * table_luts(depth) if s.memory == "luts" and depth > 1 else 0
-    return fitted(s.name, {**output_features(s), "table": logic}, brams)
+    return fitted(s.name, output_table_features(s, family), brams, family)
+
+
+def output_table_features(s: OutputStage, family: Family = ICE40) -> Features:
+    """`output_features` with the stage's table where it is logic."""
+    width, depth = s.table
+    logic = s.lanes * width * table_luts(depth, family.lut_inputs) if s.memory == "luts" and depth > 1 else 0
+    return {**output_features(s), "table": logic}
 
 
 def gearbox_features(width: int, count: int) -> Features:
@@ -137,9 +156,9 @@ def gearbox_features(width: int, count: int) -> Features:
     return {"base": 1, "bits": width * count, "count": bits_for(count + 1)}
 
 
-def gearbox_cost(kind: str, width: int, count: int) -> Cost:
+def gearbox_cost(kind: str, width: int, count: int, family: Family = ICE40) -> Cost:
     """Price of a gearbox; ``kind`` is ``Collector`` or ``Splitter``."""
-    return fitted(kind, gearbox_features(width, count))
+    return fitted(kind, gearbox_features(width, count), family=family)
 
 
 def argmax_features(bits: int, lanes: int, words: int, index_bits: int) -> Features:
@@ -147,32 +166,32 @@ def argmax_features(bits: int, lanes: int, words: int, index_bits: int) -> Featu
     return {"base": 1, "compare": bits * lanes, "index": index_bits * lanes, "words": bits_for(words)}
 
 
-def stage_cost(stage: Stage) -> Cost:
+def stage_cost(stage: Stage, family: Family = ICE40) -> Cost:
     """Price of one stage of the pipeline."""
     match stage:
         case Gearbox():
             kind = "Collector" if stage.input.lanes < stage.output.lanes else "Splitter"
             widths = sorted((stage.input.width, stage.output.width))
-            return gearbox_cost(kind, widths[0], widths[1] // widths[0])
+            return gearbox_cost(kind, widths[0], widths[1] // widths[0], family)
         case Layer():
-            parts = LayerParts(stage.node, stage.x)
+            parts = LayerParts(stage.node, stage.x, family)
             plan = stage.plan
             return (parts.window(stage.window) + parts.index(stage.unit, stage.window, plan.index_memory)
                     + parts.unit(plan.unit, plan.pe, plan.channels, plan.rows)
                     + parts.output(plan.output, plan.pe, plan.output_lanes, plan.output_memory))
         case Pool():
             compare = stage.x.bits * stage.plan.channels
-            return window_cost(stage.window, stage.x.bits) + Cost(luts=2.5 * compare + 3, ffs=compare + 2)
+            return window_cost(stage.window, stage.x.bits, family) + Cost(luts=2.5 * compare + 3, ffs=compare + 2)
         case Argmax():
             return fitted("argmax", argmax_features(stage.input.type.bits, stage.input.lanes, stage.input.words,
-                                                    stage.output.width))
+                                                    stage.output.width), family=family)
 
 
 class LayerParts:
     """Prices of the parts of one layer, each computed once: what the planner combines."""
 
-    def __init__(self, node: WeightNode, x: TensorType):
-        self.node, self.x = node, x
+    def __init__(self, node: WeightNode, x: TensorType, family: Family = ICE40):
+        self.node, self.x, self.family = node, x, family
         self.sums = sums_of(node, x)
         self._stages: dict[tuple[str, int, int, str], OutputStage] = {}
         self._known: dict[tuple[object, ...], Cost] = {}
@@ -189,7 +208,7 @@ class LayerParts:
         """Line buffer and reader."""
         key = ("window", g)
         if key not in self._known:
-            self._known[key] = window_cost(g, self.x.bits)
+            self._known[key] = window_cost(g, self.x.bits, self.family)
         return self._known[key]
 
     def mac(self, name: str, pe: int, channels: int, rows: int) -> MacUnit:
@@ -203,20 +222,21 @@ class LayerParts:
 
     def index(self, mac: MacUnit, g: WindowGeometry, memory: str) -> Cost:
         """Index ROM for ``mac``."""
-        return rom_cost(mac.index_bits * mac.pe * mac.simd, g.groups * g.repeat * g.fold + mac.gap, memory)
+        return rom_cost(mac.index_bits * mac.pe * mac.simd, g.groups * g.repeat * g.fold + mac.gap, memory,
+                        self.family)
 
     def unit(self, name: str, pe: int, channels: int, rows: int) -> Cost:
         """Price of a MAC unit."""
         key = ("unit", name, pe, channels, rows)
         if key not in self._known:
-            self._known[key] = self.mac(name, pe, channels, rows).cost()
+            self._known[key] = unit_cost(self.mac(name, pe, channels, rows), self.family).cost
         return self._known[key]
 
     def output(self, name: str, pe: int, lanes: int, memory: str) -> Cost:
         """Output stage with its table."""
         key = ("output", name, pe, lanes, memory)
         if key not in self._known:
-            self._known[key] = output_cost(self.stage(name, pe, lanes, memory))
+            self._known[key] = output_cost(self.stage(name, pe, lanes, memory), self.family)
         return self._known[key]
 
     def interval(self, name: str, pe: int, lanes: int) -> int:

@@ -1,0 +1,84 @@
+"""Fits the coefficients of ``lutq_hw.unit_cost`` to half of the recorded points and prints the errors on the other half.
+
+    python benchmarks/fit_units.py        # reads lutq_hw/units/points/FAMILY/*.json, writes coefficients.json beside them
+
+Points at even places are fitted, those at odd places only checked. Relative errors are minimised with coefficients that
+cannot be negative (more structure never costs less).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from recording import Point, folder_of, read
+from scipy.optimize import nnls  # comes with scikit-learn (extra: train)
+from unit_points import POINTS, unit_of
+
+from lutq_hw.families import FAMILIES, ICE40
+from lutq_hw.family import Family
+from lutq_hw.unit_cost import ANY, unit_features, weigh
+from lutq_hw.units import UNITS
+
+USED = {
+    "luts": ("base", "logic", "adder_bits", "adders", "sums", "lanes", "dsps"),
+    "ffs": ("base", "ffs", "sums", "lanes", "dsps"),
+}
+"""Features of each fit."""
+
+SMALL = {"luts": 30.0, "ffs": 60.0}
+"""Cells below which errors count absolutely: a point's weight is that of one this large at least."""
+
+Sample = tuple[Mapping[str, float], Point]
+
+
+def samples(name: str, family: Family) -> list[Sample]:
+    """Features and point, in recorded order."""
+    points = read(folder_of(POINTS, family) / f"{name}.json")
+    units = [unit_of(name, point, family) for point in points]
+    return [(unit_features(unit, unit.cost()), point) for unit, point in zip(units, points, strict=True)]
+
+
+def fit(rows: Sequence[Sample], resource: str) -> dict[str, float]:
+    """Coefficients of one resource; features that never occur, or do not help, are left out."""
+    names = USED[resource]
+    measured = np.array([max(SMALL[resource], point[resource]) for _, point in rows])
+    target = np.array([point[resource] for _, point in rows])
+    matrix = np.array([[features[name] for name in names] for features, _ in rows])
+    found, _ = nnls(matrix / measured[:, None], target / measured)
+    return {name: round(float(c), 4) for name, c in zip(names, found, strict=True) if c > 5e-5}
+
+
+def errors(rows: Sequence[Sample], coefficients: Mapping[str, float], resource: str) -> np.ndarray:
+    """Relative errors; of small arrays relative to `SMALL`."""
+    return np.array([(weigh(coefficients, features) - point[resource]) / max(SMALL[resource], point[resource])
+                     for features, point in rows])
+
+
+def main() -> int:
+    """Fit and write."""
+    for family in FAMILIES.values():
+        if family is ICE40:
+            continue
+        known = {name: rows for name in UNITS if len(rows := samples(name, family)) >= 6}
+        if not known:
+            continue
+        result: dict[str, dict] = {}
+        known[ANY] = [row for rows in known.values() for row in rows]
+        for name, rows in known.items():
+            entry: dict = {resource: fit(rows[::2], resource) for resource in USED}
+            found = {resource: errors(rows[1::2], entry[resource], resource) for resource in USED}
+            worst = {resource: round(float(np.abs(error).max()), 3) for resource, error in found.items()}
+            result[name] = {**entry, "points": len(rows[::2]), "worst": worst}
+            text = ", ".join(f"{resource} rms {100 * np.sqrt((error**2).mean()):4.1f} % worst {100 * worst[resource]:4.1f} %"
+                             for resource, error in found.items())
+            print(f"{family.name:8} {name:16} {len(rows):3} points, not fitted: {text}")
+        path = folder_of(POINTS, family) / "coefficients.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
