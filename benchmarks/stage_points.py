@@ -29,7 +29,7 @@ from lutq_hw.gateware.gearbox import Collector, Splitter
 from lutq_hw.gateware.rom import Rom
 from lutq_hw.gateware.window import WindowReader
 from lutq_hw.geometry import WindowGeometry
-from lutq_hw.network import Codebook, Dense, Shift, TensorType, Thresholds
+from lutq_hw.network import ActivationTable, Codebook, Dense, Shift, TensorType, Thresholds
 from lutq_hw.output import OutputStage
 from lutq_hw.outputs import OUTPUTS
 from lutq_hw.sums import sums_of
@@ -70,6 +70,16 @@ def rom(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
     return {"words": words, "width": width, "style": style}, Rom(words, width=width, style=style)
 
 
+def random_table(rng: np.random.Generator, size: int, bits: int) -> ActivationTable:
+    """A table that covers sums of about ``size``: any values, or those of a smooth function with noise."""
+    count = int(rng.choice([8, 16, 30, 64, 100, 200]))
+    levels = rng.integers(0, 1 << bits, count)
+    if rng.random() < 0.7:
+        smooth = np.sin(np.arange(count) * rng.uniform(1, 4) / count) + rng.normal(0, 0.02, count)
+        levels = np.clip(smooth * (1 << bits), 0, (1 << bits) - 1).astype(int)
+    return ActivationTable(levels, max(0, (size // count).bit_length()), bits)
+
+
 def random_stage(rng: np.random.Generator, name: str) -> OutputStage:
     """The output stage ``name`` with random thresholds or biases."""
     rng.integers(3)  # the recorded seeds begin with the choice among the first three stages
@@ -85,12 +95,14 @@ def random_stage(rng: np.random.Generator, name: str) -> OutputStage:
     descending = rng.integers(0, 2, outputs) if name == "threshold-bank" and not shared and rng.random() < 0.3 else None
     bank = Thresholds(np.tile(thresholds, (outputs // len(thresholds), 1)), bits, descending=descending)
     step = {"shift": Shift(int(rng.integers(2, 6)), bits), "scores": None}.get(name, bank)
+    if name == "activation-table":
+        step = random_table(rng, size, bits)
     weights = Codebook(rng.integers(0, 8, (outputs, terms)), dictionary=[-16, -8, -4, -1, 0, 2, 4, 16])
     bias = rng.integers(-100, 100, outputs)
     if shared and rng.random() < 0.5:
         bias[:] = bias[0]
     node = Dense("layer", "x", weights, bias=bias, step=step)
-    memory = "bram" if rng.random() < 0.3 and name in ("thresholds", "threshold-bank") else "luts"
+    memory = "bram" if rng.random() < 0.3 and name not in ("scores", "shift") else "luts"
     return OUTPUTS[name](sums=sums_of(node, TensorType((terms,), 4)), pe=pe, lanes=lanes, memory=memory)
 
 

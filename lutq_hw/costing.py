@@ -4,7 +4,8 @@ The points (``points/*.json`` for iCE40, ``points/FAMILY/*.json``) come from ``b
 (``coefficients.json`` beside them) from ``benchmarks/fit_costs.py``. Luts are cells after Yosys; blocks are counted exactly,
 as the gateware cuts its memories: for the shapes of iCE40, so that a block of another family may stay partly empty. Known
 pessimism: parts are measured alone, so what synthesis merges across their borders is counted twice (a few luts for each
-layer).
+layer). Known optimism: on iCE40, a comparison of which only the sign is used is carry cells without luts, which no count of
+luts sees, though nextpnr gives each a logic cell (a bank of thresholds has the most of them).
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from .network import (
     Dense,
     Flatten,
     MaxPool2d,
-    ModelError,
     Network,
     Node,
     Output,
@@ -34,6 +33,7 @@ from .network.tensor import Ints
 from .nonzero import NonzeroReads
 from .output import OutputStage
 from .outputs import OUTPUTS
+from .outputs.activation_table import TableLookup
 from .plan import LayerPlan, Plan, PoolPlan
 from .streams import StreamFormat
 from .sums import Sums, sums_of
@@ -172,35 +172,38 @@ class Argmax:
 Stage = Gearbox | Layer | Pool | Argmax
 
 
-def hardware_nodes(network: Network) -> tuple[Node, ...]:
+def hardware_nodes(network: Network, plan: Plan | None = None) -> tuple[Node, ...]:
     """The nodes of ``network`` as hardware has them: an activation table is the bank of thresholds equal to it.
+
+    It stays a table where ``plan`` names an output stage for tables, and where it is not monotone.
 
     Raises
     ------
     PlanError
         If a node has no hardware; the sentence names it.
     """
-    return tuple(map(_hardware_node, network.nodes))
+    outputs = {entry.node: entry.output for entry in plan.layers if isinstance(entry, LayerPlan)} if plan else {}
+    return tuple(hardware_node(node, outputs.get(node.name, "")) for node in network.nodes)
 
 
-def _hardware_node(node: Node) -> Node:
+def hardware_node(node: Node, output: str = "") -> Node:
+    """One of `hardware_nodes`, for the output stage of that name; without a name: what is built unless a plan asks."""
     match node:
         case Add() | AvgPool2d() | Requantize():
             kind = {Add: "an add", AvgPool2d: "an average pool", Requantize: "a requantise"}[type(node)]
             raise PlanError(f"{node.name}: {kind} node has no hardware yet; golden evaluates it, plan and build need a "
                             "chain of convolutions, dense layers, max-pools and flattens")
         case Dense(step=ActivationTable() as table) | Conv2d(step=ActivationTable() as table):
-            try:
+            if table.monotone and output != TableLookup.name:
                 return replace(node, step=table.thresholds(node.outputs))
-            except ModelError as error:
-                raise PlanError(f"layer {node.name}: {error}") from None
+            return node
         case _:
             return node
 
 
 def check_layer(network: Network, plan: LayerPlan | PoolPlan) -> None:
     """Raise `PlanError` if ``plan`` cannot be built for its layer."""
-    node = next((_hardware_node(n) for n in network.nodes if n.name == plan.node), None)
+    node = next((hardware_node(n, getattr(plan, "output", "")) for n in network.nodes if n.name == plan.node), None)
     where = f"layer {plan.node}"
     if isinstance(node, MaxPool2d) and isinstance(plan, PoolPlan):
         channels = network.input_type(node).channels
@@ -330,7 +333,7 @@ def pipeline(network: Network, plan: Plan) -> Pipeline:
         raise PlanError(f"plan must be for model {network.digest[:16]}, not {plan.digest[:16]}; make the plan again")
     build = _Builder(network)
     found: dict[str, int] = {}  # node to the stream of its result
-    for node in hardware_nodes(network):
+    for node in hardware_nodes(network, plan):
         match node:
             case Dense() | Conv2d():
                 layer_plan = plan[node.name]

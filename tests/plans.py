@@ -47,7 +47,10 @@ def random_layer(rng: np.random.Generator, network: Network, node: WeightNode) -
         terms, rows, channels = "nonzero", 1, 1
     units = [name for name, unit in UNITS.items() if unit.refusal(node.weights, x) is None
              and (terms == "all" or unit.any_length)]
-    outputs = [name for name, output in OUTPUTS.items() if output.reject(sums_of(node, x)) is None]
+    original = next(n for n in network.nodes if n.name == node.name)  # whose activation table may stay one
+    assert isinstance(original, WeightNode)
+    outputs = [name for name, output in OUTPUTS.items()
+               if output.reject(sums_of(node, x)) is None or output.reject(sums_of(original, x)) is None]
     return LayerPlan(node=node.name, unit=str(rng.choice(units)), pe=pe, channels=channels, rows=rows,
                      index_memory=str(rng.choice(MEMORIES)), output=str(rng.choice(outputs)),
                      output_lanes=int(rng.choice(divisors(pe))), output_memory=str(rng.choice(MEMORIES)), terms=terms)

@@ -35,9 +35,9 @@ from lutq_hw.network import (
     Thresholds,
 )
 from lutq_hw.performance import Performance
-from lutq_hw.pipeline import pipeline
+from lutq_hw.pipeline import Layer, pipeline
 from lutq_hw.plan import LayerPlan, Plan
-from lutq_hw.planner import make_plan
+from lutq_hw.planner import make_plan, unit_verdicts
 
 SEEDS = st.integers(0, 2**32 - 1)
 VECTOR = TensorType((3,), 4)
@@ -312,16 +312,39 @@ def test_a_table_costs_and_takes_what_its_thresholds_do() -> None:
     assert (a.cost, a.latency, a.cycles_per_frame) == (b.cost, b.latency, b.cycles_per_frame)
 
 
-def test_a_table_without_thresholds_is_refused() -> None:
+def test_a_table_without_thresholds_stays_one() -> None:
     from lutq_hw.board import find_board
     network = tabled(ActivationTable([0, 2, 1], 2, 3))
-    sentence = ("^layer hidden: activation table must never decrease or never increase to have equal thresholds, "
-                "not do both$")
+    entry = make_plan(network, find_board("icebreaker"))["hidden"]
+    assert isinstance(entry, LayerPlan) and (entry.output, entry.unit) != ("activation-table", "product-table")
+    assert entry.output == "activation-table"
+    thresholds = replace(entry, output="thresholds"), replace(entry, node="scores", output="scores")
+    with pytest.raises(PlanError, match=r"^layer hidden: output thresholds cannot be used: hidden has no thresholds$"):
+        pipeline(network, Plan(network.digest, thresholds))
+
+
+def test_a_monotone_table_stays_one_where_the_plan_says_so() -> None:
+    network = tabled(ActivationTable([0, 1, 3, 3], 2, 3))
+    entry = LayerPlan(node="hidden", unit="shift-add", pe=1, channels=1, output="activation-table")
+    stages = pipeline(network, Plan(network.digest, (entry, replace(entry, node="scores", output="scores")))).stages
+    assert isinstance(stages[0], Layer) and isinstance(stages[0].node.step, ActivationTable)
+
+
+def test_a_product_table_in_front_of_an_activation_table_is_no_default() -> None:
+    node = tabled(ActivationTable([0, 2, 1], 2, 3)).nodes[1]
+    assert isinstance(node, Dense)
+    reason = unit_verdicts(node, TensorType((8,), 3))["product-table"]
+    assert reason == "taken only when asked for: with the activation table behind it, it is claimed by patents"
+    assert unit_verdicts(node, TensorType((8,), 3), ["product-table"])["product-table"] is None
+
+
+def test_a_table_that_is_too_large_is_refused() -> None:
+    from lutq_hw.board import find_board
+    network = tabled(ActivationTable(np.arange(4096) % 5, 2, 3))
+    sentence = (r"^layer hidden: no output stage can finish it \(.*activation-table: the activation table of hidden has 4096 "
+                r"entries, at most 2048 can be looked up; .*\)$")
     with pytest.raises(PlanError, match=sentence):
         make_plan(network, find_board("icebreaker"))
-    entry = LayerPlan(node="hidden", unit="shift-add", pe=1, channels=1)
-    with pytest.raises(PlanError, match=sentence):
-        pipeline(network, Plan(network.digest, (entry, replace(entry, node="scores", output="scores"))))
 
 
 WITHOUT_HARDWARE = {

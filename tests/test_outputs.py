@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from stream_helpers import stalls, transfer
 
-from lutq_hw.network import Codebook, Dense, Shift, TensorType, Thresholds
+from lutq_hw.network import ActivationTable, Codebook, Dense, Shift, TensorType, Thresholds
 from lutq_hw.network.steps import Step
 from lutq_hw.output import OutputStage
 from lutq_hw.outputs import OUTPUTS
@@ -23,6 +23,10 @@ def random_step(rng: np.random.Generator, name: str, outputs: int) -> Step | Non
         return None
     if name == "shift":
         return Shift(int(rng.integers(0, 4)), bits, signed)
+    if name == "activation-table":
+        low = -(1 << bits - 1) if signed else 0
+        values = rng.integers(low, low + (1 << bits), int(rng.integers(1, 20)))
+        return ActivationTable(values, int(rng.integers(0, 4)), bits, signed)
     count = int(rng.integers(1, 1 << bits))
     rows = 1 if rng.random() < 0.4 else outputs
     values = np.sort(rng.integers(-50, 51, (rows, count)))
@@ -50,13 +54,14 @@ def expected(stage: OutputStage, sums: np.ndarray) -> list[int]:
 
 def output_cycles(stage: OutputStage, taken: list[int], ready: list[bool]) -> list[int]:
     """Cycles in which words leave, from those in which words of sums came in, for a sink that is ``ready`` so."""
-    left, results, cycles, arrivals = 0, 0, [], set(taken)
+    left, results, pending, cycles, arrivals = 0, 0, False, [], set(taken)
     for cycle, o_ready in enumerate(ready):
         free, done = results < 2, left > 0 and (left - 1) % stage.steps == 0
         if results and o_ready:
             cycles.append(cycle)
             results -= 1
-        results += done and free
+        results += (pending if stage.delay else done) and free
+        pending = done if free else pending
         if cycle in arrivals:
             assert left == 0 or (left == 1 and free), f"cycle {cycle}: a word was taken while another was worked on"
             left = stage.interval
@@ -101,9 +106,13 @@ LIMITS = "a bank compares with at most 7 of a channel, or 63 shared by all, at o
     ("threshold-bank", rows(63, True), None),
     ("threshold-bank", rows(8, False), f"conv has 8 thresholds in each channel; {LIMITS}"),
     ("threshold-bank", rows(64, True), f"conv has 64 thresholds shared by all channels; {LIMITS}"),
+    ("activation-table", ActivationTable(np.arange(2048) % 3, 2, 2), None),
+    ("activation-table", ActivationTable(np.arange(2049) % 3, 2, 2),
+     "the activation table of conv has 2049 entries, at most 2048 can be looked up"),
+    ("activation-table", rows(3, False), "conv has no activation table"),
     ("threshold-bank", None, "conv has no thresholds"),
     ("thresholds", Shift(1, 2), "conv has no thresholds"),
-    ("shift", None, "conv has no step"),
+    ("shift", None, "conv has neither a shift nor thresholds"),
     ("shift", rows(3, False), None),
     ("scores", Shift(1, 2), "conv has a step"),
 ])

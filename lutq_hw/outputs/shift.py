@@ -36,8 +36,8 @@ class ShiftSaturate(OutputStage):
             return None
         if isinstance(sums.step, Thresholds) and even_spacing(sums.step) is not None:
             return None
-        if sums.step is None:
-            return f"{sums.name} has no step"
+        if not isinstance(sums.step, Thresholds):
+            return f"{sums.name} has neither a shift nor thresholds"
         return f"thresholds of {sums.name} are not evenly spaced by a power of two"
 
     @property

@@ -14,11 +14,11 @@ import numpy as np
 from ..cost import Cost
 from ..costing import LayerParts, stage_cost
 from ..errors import PlanError
-from ..network import Conv2d, Dense, MaxPool2d, Network, Node, TensorType, WeightNode
+from ..network import ActivationTable, Conv2d, Dense, MaxPool2d, Network, Node, TensorType, WeightNode
 from ..outputs import OUTPUTS
 from ..pipeline import Layer, Pool, hardware_nodes
 from ..plan import LayerPlan, PoolPlan
-from ..sums import Sums
+from ..sums import Sums, sums_of
 from ..units import UNITS
 from .budget import RESOURCES
 from .pareto import efficient
@@ -66,6 +66,8 @@ def unit_verdicts(node: WeightNode, x: TensorType, asked: Sequence[str] | None =
     if asked is not None:
         return {name: reason or (None if name in asked else "not among the units asked for")
                 for name, reason in verdicts.items()}
+    if isinstance(node.step, ActivationTable) and verdicts[PATENTED] is None:
+        verdicts[PATENTED] = "taken only when asked for: with the activation table behind it, it is claimed by patents"
     others = any(reason is None for name, reason in verdicts.items() if name != PATENTED)
     if others and verdicts[PATENTED] is None:
         verdicts[PATENTED] = "taken only when asked for, since other units can run the layer"
@@ -184,7 +186,7 @@ def node_candidates(network: Network, node: Node, units: Sequence[str] | None = 
     Raises
     ------
     PlanError
-        If no unit can run a layer; the sentence names every unit with its reason.
+        If no unit can run a layer or no output stage can finish it; the sentence names every one with its reason.
     """
     if isinstance(node, MaxPool2d):
         return pool_candidates(node, network.input_type(node))
@@ -194,6 +196,10 @@ def node_candidates(network: Network, node: Node, units: Sequence[str] | None = 
         if not usable:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in verdicts.items())
             raise PlanError(f"layer {node.name}: no unit can run it ({reasons})")
+        sums = sums_of(node, network.input_type(node))
+        if not usable_outputs(sums):
+            reasons = "; ".join(f"{name}: {stage.reject(sums)}" for name, stage in OUTPUTS.items())
+            raise PlanError(f"layer {node.name}: no output stage can finish it ({reasons})")
         return layer_candidates(node, network.input_type(node), usable)
     return None
 

@@ -1,0 +1,172 @@
+# amaranth: UnusedElaboratable=no
+"""Every output stage is proved equal to its step, cycle for cycle, for all sums and stalls after reset.
+
+Bounded model checking, over two words of sums and what follows them. Beside equality, from which follows that nothing is
+lost or doubled, the stream rules are proved: what is offered stays offered, unchanged, until it is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from amaranth import Array, Cat, Const, Module, Mux, ResetSignal, Signal, Value
+from amaranth.hdl import Assert, Assume
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+from formal import prove
+
+from lutq_hw.network import ActivationTable, Shift, TensorType, Thresholds
+from lutq_hw.network.steps import Step
+from lutq_hw.output import OutputStage
+from lutq_hw.outputs import OUTPUTS
+from lutq_hw.sums import Sums
+
+LOW, HIGH = -5, 6
+"""Range of the sums: small enough to write every result down."""
+
+DEPTH = 3
+"""Cycles beyond two words of sums."""
+
+
+class StageProof(wiring.Component):
+    """A stage beside its specification: the codes of a word are known when it is taken, and leave as the rule says."""
+
+    def __init__(self, stage: OutputStage):
+        self.stage = stage
+        super().__init__({"payload": In(stage.pe * stage.acc_bits), "valid": In(1), "ready": In(1)})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.d.comb += Assume(~ResetSignal())
+        s = self.stage
+        m.submodules.stage = dut = s.create()
+        m.d.comb += [dut.i.payload.as_value().eq(self.payload), dut.i.valid.eq(self.valid), dut.o.ready.eq(self.ready)]
+        m.d.comb += [Assume((acc >= LOW) & (acc <= HIGH)) for acc in dut.i.payload]
+
+        words = s.sums.outputs // s.pe
+        number = Signal(range(max(2, words)))
+        left = Signal(range(s.interval + 1))
+        results = Signal(range(3))
+        free, slice_end, accept, taken = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            free.eq(results < 2),
+            slice_end.eq((left > 0) & ((left - 1) % s.steps == 0)),
+            accept.eq((left == 0) | ((left == 1) & free)),
+            taken.eq(accept & self.valid),
+            Assert(dut.i.ready == accept),
+            Assert(dut.o.valid == (results > 0)),
+        ]
+        codes = Signal(s.pe * s.type.bits)
+        width = s.lanes * s.type.bits
+        with m.If(taken):
+            m.d.sync += [left.eq(s.interval), number.eq(Mux(number == words - 1, 0, number + 1)),
+                         codes.eq(Cat(self.code(number, p, acc) for p, acc in enumerate(dut.i.payload)))]
+        with m.Elif((left > 0) & (free | ~slice_end)):
+            m.d.sync += left.eq(left - 1)
+            with m.If(slice_end):
+                m.d.sync += codes.eq(codes >> width)
+
+        done, word = slice_end, codes[:width]
+        if s.delay:
+            done, word = Signal(), Signal(width)
+            with m.If(free):
+                m.d.sync += [done.eq(slice_end), word.eq(codes)]
+        given, leaves = Signal(), Signal()
+        first, second = Signal(width), Signal(width)
+        m.d.comb += [given.eq(done & free), leaves.eq((results > 0) & self.ready)]
+        m.d.sync += results.eq(results + given - leaves)
+        with m.If(leaves):
+            m.d.sync += first.eq(second)
+        with m.If(given):
+            with m.If(results - leaves == 0):
+                m.d.sync += first.eq(word)
+            with m.Else():
+                m.d.sync += second.eq(word)
+        with m.If(results > 0):
+            m.d.comb += Assert(dut.o.payload == first)
+
+        waited, held = Signal(), Signal.like(first)
+        m.d.sync += [waited.eq(dut.o.valid & ~dut.o.ready), held.eq(dut.o.payload)]
+        with m.If(waited):
+            m.d.comb += Assert(dut.o.valid & (dut.o.payload == held))
+        return m
+
+    def code(self, number: Value, p: int, acc: Value) -> Value:
+        """Code of sum ``p`` of word ``number``, out of a list of all of them."""
+        sums, bits = self.stage.sums, self.stage.type.bits
+        totals = np.arange(LOW, HIGH + 1)[:, None] + sums.bias
+        codes = (totals if sums.step is None else sums.step.apply(totals)) & (1 << bits) - 1
+        columns = [Array(Const(int(code), bits) for code in codes[:, o]) for o in range(p, sums.outputs, self.stage.pe)]
+        return Array([column[(acc - LOW)[:4].as_unsigned()] for column in columns])[number]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sums with a step, and a size; ``outputs`` channels."""
+
+    step: Step | None
+    bits: int
+    signed: bool = False
+    bias: tuple[int, ...] = (0, 2, -3, 1)
+    pe: int = 2
+    lanes: int = 1
+    memory: str = "luts"
+
+    def stage(self, name: str) -> OutputStage | None:
+        """The stage ``name``; None if it cannot finish these sums."""
+        outputs = len(self.bias)
+        sums = Sums("layer", np.full(outputs, LOW), np.full(outputs, HIGH), np.array(self.bias), self.step,
+                    TensorType((outputs,), self.bits, self.signed))
+        if OUTPUTS[name].reject(sums) is not None:
+            return None
+        return OUTPUTS[name](sums=sums, pe=self.pe, lanes=self.lanes, memory=self.memory)
+
+
+ROWS = np.array([[-4, 0, 3], [-2, -2, 1], [1, 2, 9], [-9, 0, 5]])
+
+CASES = {
+    "scores": Case(None, 5, True),
+    "shift": Case(Shift(1, 2), 2),
+    "mixed": Case(Thresholds(ROWS, 2, descending=[0, 1, 1, 0]), 2),
+    "table": Case(ActivationTable([1, 3, 0, 2, 2], 1, 2), 2),
+    "one word": Case(Thresholds(ROWS[:2], 2, descending=[1, 0]), 2, bias=(1, -1), lanes=2),
+    "shared": Case(Thresholds(np.tile(ROWS[:1], (4, 1)), 2, True, [1] * 4), 2, True, memory="bram"),
+    "few": Case(Thresholds(ROWS[:, :2], 2, descending=[0, 1, 0, 1]), 2, pe=4, lanes=2, memory="bram"),
+    "even": Case(Thresholds(np.arange(3) * 2 - [[1], [2], [0], [5]], 2), 2, memory="bram"),
+    "rounding": Case(Shift(2, 3, True), 3, True, bias=(1, 1, 1, 1)),
+    "memory": Case(ActivationTable([1, -2, 0, -1, 1], 1, 2, True), 2, True, memory="bram"),
+}
+
+PAIRS = [(name, case) for name in OUTPUTS for case in CASES if CASES[case].stage(name) is not None]
+
+QUICK = ("threshold-bank", "mixed")
+"""The proof of the default suite."""
+
+
+def prove_stage(stage: OutputStage, folder: Path) -> None:
+    prove(StageProof(stage), 2 * stage.interval + stage.latency + DEPTH, folder)
+
+
+@pytest.mark.parametrize(("name", "case"), [p if p == QUICK else pytest.param(*p, marks=pytest.mark.slow) for p in PAIRS])
+def test_stage_equals_its_step(name: str, case: str, tmp_path: Path):
+    stage = CASES[case].stage(name)
+    assert stage is not None
+    prove_stage(stage, tmp_path)
+
+
+def test_a_wrong_stage_is_refuted(tmp_path: Path):
+    """The proof can fail: one bound that is off by one is found."""
+
+    class Wrong(OUTPUTS["threshold-bank"]):
+        @property
+        def bounds(self):
+            return super().bounds + (np.arange(len(super().bounds)) == 2)[:, None] * [0, 1, 0]
+
+    case = CASES["mixed"]
+    stage = case.stage("threshold-bank")
+    assert stage is not None
+    with pytest.raises(AssertionError, match="FAIL"):
+        prove_stage(Wrong(sums=stage.sums, pe=case.pe, lanes=case.lanes, memory=case.memory), tmp_path)
