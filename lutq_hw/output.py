@@ -41,6 +41,9 @@ class OutputStage(ABC):
     name: ClassVar[str]
     """Word used in plans and reports."""
 
+    needs: ClassVar[str] = ""
+    """What a layer must have for it, in a few words for the list of stages; empty: that shows the docstring's first line."""
+
     @classmethod
     @abstractmethod
     def reject(cls, sums: Sums) -> str | None:

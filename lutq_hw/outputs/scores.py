@@ -34,6 +34,7 @@ class Scores(OutputStage):
     """``acc + bias[o]`` at full width, one cycle for each word."""
 
     name = "scores"
+    needs = "a layer without a step"
 
     @classmethod
     def reject(cls, sums: Sums) -> str | None:

@@ -29,6 +29,7 @@ class ShiftSaturate(OutputStage):
     """``code = clamp((acc + offset[o]) >> shift)``, one cycle for each word."""
 
     name = "shift"
+    needs = "a shift, or thresholds evenly spaced by a power of two"
 
     @classmethod
     def reject(cls, sums: Sums) -> str | None:

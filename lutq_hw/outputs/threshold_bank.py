@@ -64,6 +64,7 @@ class ThresholdBank(OutputStage):
     """
 
     name = "threshold-bank"
+    needs = f"thresholds, at most {OWN} in each channel or {SHARED} that all channels share"
 
     @classmethod
     def reject(cls, sums: Sums) -> str | None:

@@ -42,6 +42,7 @@ class ThresholdSearch(OutputStage):
     """
 
     name = "thresholds"
+    needs = "thresholds, any"
 
     @classmethod
     def reject(cls, sums: Sums) -> str | None:

@@ -28,6 +28,7 @@ class Multiplier(MacUnit):
     """A DSP block for each lane, behind a table that turns the index into the dictionary's value."""
 
     name = "multiplier"
+    needs = "a dictionary of at least two values, 16 bits each at most"
 
     @classmethod
     def reject(cls, codebook: Codebook, x_bits: int, x_signed: bool) -> str | None:

@@ -34,6 +34,7 @@ class ProductTable(MacUnit):
     """Every lane looks its product up. A table of at most 2**7 words is logic, a larger one block RAM."""
 
     name = "product-table"
+    needs = "nothing: any dictionary or product table"
 
     @property
     def latency(self) -> int:

@@ -39,6 +39,7 @@ class SharedProducts(MacUnit):
     """
 
     name = "shared-products"
+    needs = "nothing: any dictionary or product table"
 
     @property
     def latency(self) -> int:
