@@ -42,7 +42,7 @@ class OutputStage(ABC):
     """Word used in plans and reports."""
 
     needs: ClassVar[str] = ""
-    """What a layer must have for it, in a few words for the list of stages; empty: that shows the docstring's first line."""
+    """What a layer must have for it, in a few words for the list of stages; empty: that shows its docstring."""
 
     @classmethod
     @abstractmethod
