@@ -67,7 +67,7 @@ class MacUnit(ABC):
     """Word used in plans, command line and reports."""
 
     needs: ClassVar[str] = ""
-    """What a layer must have for it, in a few words for the list of units; empty: that shows the first line of the docstring."""
+    """What a layer must have for it, in a few words for the list of units; empty: that shows its docstring."""
 
     any_length: ClassVar[bool] = True
     """Takes dot products of any length and order (``order`` None) without a gap, as a layer that skips zeros has them."""

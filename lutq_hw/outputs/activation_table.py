@@ -33,6 +33,7 @@ class TableLookup(OutputStage):
     """
 
     name = "activation-table"
+    needs = f"an activation table of at most {DEEPEST} entries"
 
     @classmethod
     def reject(cls, sums: Sums) -> str | None:
