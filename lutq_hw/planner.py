@@ -7,15 +7,13 @@ is fast enough, and proves how far the choice may be from the best one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .cost import Cost
-from .costing import stage_cost
 from .errors import PlanError
 from .network import Network
-from .pipeline import pipeline
 from .plan import Plan
+from .planning.between import between
 from .planning.budget import NAMES, Budget, shortage
 from .planning.candidates import MAX_TABLE, Candidate, candidates, cheapest_output, divisors, pareto, unit_verdicts
 from .planning.explain import Verdict, explain
@@ -58,19 +56,9 @@ class Planned:
                 f"stages is {better} by more in the cost model.")
 
 
-def between(network: Network, board: str | None = None) -> Callable[[Sequence[Candidate]], Cost]:
-    """Price of whatever stands between the chosen candidates: gearboxes, argmax and so on."""
-    def price(chosen: Sequence[Candidate]) -> Cost:
-        planned = {c.plan.node for c in chosen}
-        stages = pipeline(network, Plan(network.digest, tuple(c.plan for c in chosen), board)).stages
-        return sum((stage_cost(stage) for stage in stages if stage.name not in planned), Cost())
-
-    return price
-
-
 def make_search(network: Network, board: Budget, units: Sequence[str] | None = None) -> Search:
     """The search for plans of ``network`` on ``board``."""
-    return Search(candidates(network, units), board.available, between=between(network, board.name),
+    return Search(candidates(network, units), board.available, between=between(network),
                   period_ns=1e9 / board.plan_clock_hz)
 
 

@@ -6,6 +6,7 @@ can be edited and built (build --plan) or looked at again (plan --plan).
   python -m lutq_hw plan --model examples/mnist_cnn.npz --board icebreaker
   python -m lutq_hw plan --model examples/mnist_cnn.npz --fps 5000 --output small.json
   python -m lutq_hw plan --model examples/mnist_cnn.npz --plan small.json
+  python -m lutq_hw plan --model examples/mnist_cnn.npz --explain conv2
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="a MAC unit that may be used; repeat for more (default: all that can run a layer)")
     parser.add_argument("--plan", metavar="FILE", type=Path, help="show this plan instead of making one")
     parser.add_argument("--output", metavar="FILE", type=Path, help="save the plan as JSON that can be edited")
+    parser.add_argument("--explain", metavar="LAYER",
+                        help="instead of the plan, show the candidates of one layer and why each was not taken")
     add_json(parser)
 
 
@@ -52,11 +55,15 @@ def run(args: argparse.Namespace) -> int:
     network, board = load(args.model), find_board(args.board)
     planned = None if args.plan else find_plan(network, board, fps=args.fps, units=args.units)
     plan = Plan.load(args.plan) if planned is None else planned.plan
-    description = describe(Performance(network, plan), board, planned)
+    if args.explain is not None:
+        from . import _explain
+        description, show = _explain.describe(network, plan, board, args.explain, args.units), _explain.text
+    else:
+        description, show = describe(Performance(network, plan), board, planned), text
     if args.output:
         from ..atomic import write_text
         write_text(args.output, plan.to_json())
-    print(json.dumps(description, indent=2) if args.json else text(description))
+    print(json.dumps(description, indent=2) if args.json else show(description))
     return 0
 
 

@@ -1,0 +1,22 @@
+"""What stands between planned stages: gearboxes, argmax and whatever else a pipeline puts there by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..cost import Cost
+from ..costing import stage_cost
+from ..network import Network
+from ..pipeline import pipeline
+from ..plan import Plan
+from .candidates import Candidate
+
+
+def between(network: Network) -> Callable[[Sequence[Candidate]], Cost]:
+    """Price of all stages of a pipeline that no candidate is for."""
+    def price(chosen: Sequence[Candidate]) -> Cost:
+        planned = {c.plan.node for c in chosen}
+        stages = pipeline(network, Plan(network.digest, tuple(c.plan for c in chosen))).stages
+        return sum((stage_cost(stage) for stage in stages if stage.name not in planned), Cost())
+
+    return price

@@ -1,0 +1,150 @@
+"""The candidates of one layer beside the chosen one, and why each of them, each unit and each output stage was not taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..cost import Cost
+from ..costing import stage_cost
+from ..errors import InputError
+from ..network import Conv2d, Dense, Network, Node
+from ..outputs import OUTPUTS
+from ..pipeline import hardware_nodes, pipeline
+from ..plan import Plan
+from ..sums import sums_of
+from .between import between
+from .budget import NAMES, RESOURCES, Budget, shortage
+from .candidates import Candidate, layer_candidates, node_candidates, pareto, unit_verdicts
+from .search import Search
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate; ``reason`` says why it was not taken, or that it was. ``fits``: beside the other layers as chosen."""
+
+    candidate: Candidate
+    chosen: bool
+    fits: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """``rows``: the efficient candidates of a layer, fastest first. ``absent``: units and output stages (kind, name,
+    reason) that none of them uses."""
+
+    layer: str
+    cycles: int
+    rows: tuple[Row, ...]
+    absent: tuple[tuple[str, str, str], ...]
+
+
+def chosen_by(network: Network, plan: Plan) -> list[Candidate]:
+    """The entries of a plan as candidates, priced as they are."""
+    stages = {stage.name: stage for stage in pipeline(network, plan).stages}
+    found = []
+    for entry in plan.layers:
+        stage = stages[entry.node]
+        found.append(Candidate(entry, max(getattr(stage, "interval", 0), stage.input.words), stage_cost(stage)))
+    return found
+
+
+def explain_layer(network: Network, plan: Plan, board: Budget, layer: str, units: Sequence[str] | None = None) -> LayerTable:
+    """Why ``layer`` is built as ``plan`` has it.
+
+    Raises
+    ------
+    InputError
+        If there is no such layer, or nothing to choose for it.
+    """
+    chosen = chosen_by(network, plan)
+    names = [c.plan.node for c in chosen]
+    if layer not in names:
+        raise InputError(f"--explain must name one of the layers {', '.join(names)}, not {layer!r}")
+    nodes = {node.name: node for node in hardware_nodes(network, plan)}
+    candidates = node_candidates(network, nodes[layer], units)
+    assert candidates is not None, "a layer of a plan has candidates"
+    others = _Others(chosen, names.index(layer), Search([[c] for c in chosen], board.available, between=between(network)))
+    mine = others.mine
+    rows = [Row(mine, True, True, "chosen")]
+    rows += [Row(c, False, *others.judge(c)) for c in pareto(candidates) if c.plan != mine.plan]
+    rows.sort(key=lambda row: row.candidate.figures)
+    used = {value for row in rows for value in (getattr(row.candidate.plan, "unit", ""),
+                                                getattr(row.candidate.plan, "output", ""))}
+    return LayerTable(layer, others.cycles, tuple(rows), tuple(_absent(network, nodes[layer], others, used, units)))
+
+
+class _Others:
+    """The rest of a plan, for which a candidate of one layer is tried."""
+
+    def __init__(self, chosen: Sequence[Candidate], place: int, search: Search):
+        self.chosen, self.place, self.search = list(chosen), place, search
+        self.mine = chosen[place]
+        self.cycles = max(c.cycles for c in chosen)
+        self.whole = search.total(chosen)
+
+    def judge(self, candidate: Candidate) -> tuple[bool, str]:
+        """Whether ``candidate`` fits beside the others, and why it was not taken."""
+        swapped = [*self.chosen[:self.place], candidate, *self.chosen[self.place + 1:]]
+        total = self.search.total(swapped)
+        short = shortage(total, self.search.available)
+        if candidate.cycles > self.cycles:
+            late = candidate.cycles - self.cycles
+            return not short, f"too slow by {late:,} cycles ({100 * late / self.cycles:,.0f} %)"
+        if short:
+            return False, f"does not fit beside the others: over by {_amounts(short)}"
+        if self.search.time_of(swapped) < self.search.time_of(self.chosen) and max(c.cycles for c in swapped) < self.cycles:
+            return True, "better; this plan is not the fastest"
+        return True, self._difference(total)
+
+    def _difference(self, total: Cost) -> str:
+        difference = {r: getattr(total, r) - getattr(self.whole, r) for r in RESOURCES}
+        more = {r: amount for r, amount in difference.items() if amount >= 0.5}
+        less = {r: -amount for r, amount in difference.items() if amount <= -0.5}
+        if not more and not less:
+            return "costs the same"
+        if not less:
+            return f"dearer by {_amounts(more)}"
+        if not more:
+            return f"cheaper by {_amounts(less)}; this plan is not the smallest"
+        dearer = self.search.price(total) - self.search.price(self.whole)
+        return (f"saves {_amounts(less)}, but dearer by {_amounts(more)}: {100 * abs(dearer):.2g} % of the board "
+                f"{'more' if dearer > 0 else 'less'} in all")
+
+
+def _amounts(amounts: Mapping[str, float]) -> str:
+    """``120 logic cells and 1 bram``."""
+    texts = []
+    for r, amount in amounts.items():
+        count = max(1, round(amount))
+        name = NAMES.get(r, r)
+        texts.append(f"{count:,} {name.removesuffix('s') if count == 1 else name}")
+    return " and ".join(texts)
+
+
+def _absent(network: Network, node: Node, others: _Others, used: set[str],
+            units: Sequence[str] | None) -> list[tuple[str, str, str]]:
+    """Units and stages that no efficient candidate uses, with reasons."""
+    if not isinstance(node, Dense | Conv2d):
+        return []
+    x = network.input_type(node)
+    found = []
+    for name, refused in unit_verdicts(node, x, units).items():
+        if name not in used:
+            found.append(("unit", name, refused or _beaten(layer_candidates(node, x, [name]), others)))
+    sums = sums_of(node, x)
+    for name, stage in OUTPUTS.items():
+        if name not in used:
+            found.append(("output stage", name, stage.reject(sums) or "dearer than others at every speed"))
+    return found
+
+
+def _beaten(own: Sequence[Candidate], others: _Others) -> str:
+    """Why a unit that can run the layer is in none of the efficient candidates."""
+    fast = [c for c in own if c.cycles <= others.cycles]
+    if not fast:
+        late = min(c.cycles for c in own) - others.cycles
+        return f"too slow by {late:,} cycles at its largest array"
+    best = min(fast, key=lambda c: others.search.price(c.cost))
+    return f"beaten by others at every speed; its cheapest that keeps up, against the chosen one: {others.judge(best)[1]}"
