@@ -13,7 +13,9 @@ from lutq_hw.network import Codebook, Dense, Input, Network, Output, TensorType,
 from lutq_hw.plan import PoolPlan
 from lutq_hw.planner import find_plan, make_search
 from lutq_hw.planning import knapsack
+from lutq_hw.planning.budget import shortage
 from lutq_hw.planning.candidates import Candidate, pareto_by_ports
+from lutq_hw.planning.front import front, point
 from lutq_hw.planning.pareto import efficient
 from lutq_hw.planning.search import Search
 
@@ -109,6 +111,20 @@ def test_blocks_counted_in_units_still_give_a_plan_and_a_bound(seed):
         assert search.fits(found.chosen)
         assert found.bound <= best * (1 + 1e-12)
         assert found.value >= best * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_front_by_definition(seed):
+    """The fewest cells for each number of cycles, of all plans whose blocks there are."""
+    rng = np.random.default_rng(seed)
+    search = Search(random_layers(rng, periods=seed % 2 == 1), random_budget(rng))
+    plans = [point(search, chosen) for chosen in itertools.product(*search.layers)]
+    enough = [p for p in plans if not set(shortage(p.cost, search.available)) - {"cells"}]
+    figures = np.array([(p.cycles, p.cost.cells) for p in enough]).reshape(-1, 2)
+    expected = figures[efficient(figures.round(6))]
+    found = front(search)
+    np.testing.assert_allclose([(p.cycles, p.cost.cells) for p in found] or np.zeros((0, 2)), expected)
+    assert all(p.fits == (p.cost.cells <= search.available.cells) for p in found)
 
 
 def test_units_of_blocks_keep_the_table_small():

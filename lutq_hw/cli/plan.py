@@ -7,6 +7,7 @@ can be edited and built (build --plan) or looked at again (plan --plan).
   python -m lutq_hw plan --model examples/mnist_cnn.npz --fps 5000 --output small.json
   python -m lutq_hw plan --model examples/mnist_cnn.npz --plan small.json
   python -m lutq_hw plan --model examples/mnist_cnn.npz --explain conv2
+  python -m lutq_hw plan --model examples/mnist_cnn.npz --pareto plans.svg
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..family import RESOURCES
+from . import _explain, _pareto
 from ._options import add_json, add_model
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", type=Path, help="save the plan as JSON that can be edited")
     parser.add_argument("--explain", metavar="LAYER",
                         help="instead of the plan, show the candidates of one layer and why each was not taken")
+    parser.add_argument("--pareto", metavar="FILE", type=Path,
+                        help="instead of the plan, show all efficient plans, and draw frames/s against logic cells (.png, "
+                             ".svg; .json writes the figures)")
     add_json(parser)
 
 
@@ -52,12 +57,20 @@ def run(args: argparse.Namespace) -> int:
     from ..planner import find_plan
     if args.fps is not None and not 0 < args.fps < 1e9:
         raise InputError(f"--fps must be a positive number of frames a second, not {args.fps:g}")
+    if args.explain is not None and args.pareto is not None:
+        raise InputError("--explain and --pareto must not be given together; each shows something else")
+    if args.pareto is not None:
+        _pareto.check_file(args.pareto)
     network, board = load(args.model), find_board(args.board)
     planned = None if args.plan else find_plan(network, board, fps=args.fps, units=args.units)
     plan = Plan.load(args.plan) if planned is None else planned.plan
     if args.explain is not None:
-        from . import _explain
         description, show = _explain.describe(network, plan, board, args.explain, args.units), _explain.text
+    elif args.pareto is not None:
+        from ..planner import make_search
+        search = planned.search if planned else make_search(network, board, args.units)
+        description, show = _pareto.describe(network, plan, board, search), _pareto.text
+        _pareto.write(args.pareto, description)
     else:
         description, show = describe(Performance(network, plan), board, planned), text
     if args.output:
