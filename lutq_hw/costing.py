@@ -178,7 +178,7 @@ def stage_cost(stage: Stage, family: Family = ICE40) -> Cost:
             parts = LayerParts(stage.node, stage.x, family)
             plan = stage.plan
             return (parts.window(stage.window) + parts.index(stage.unit, stage.window, plan.index_memory)
-                    + parts.unit(plan.unit, plan.pe, plan.channels, plan.rows)
+                    + parts.unit(plan.unit, *plan.array)
                     + parts.output(plan.output, plan.pe, plan.output_lanes, plan.output_memory))
         case Pool():
             compare = stage.x.bits * stage.plan.channels
@@ -196,7 +196,7 @@ class LayerParts:
         self.sums = sums_of(node, x)
         self._stages: dict[tuple[str, int, int, str], OutputStage] = {}
         self._known: dict[tuple[object, ...], Cost] = {}
-        self._macs: dict[tuple[str, int, int, int], MacUnit] = {}
+        self._macs: dict[tuple[str, int, int, int, int], MacUnit] = {}
 
     def stage(self, name: str, pe: int, lanes: int, memory: str) -> OutputStage:
         """The output stage of that size."""
@@ -212,13 +212,13 @@ class LayerParts:
             self._known[key] = window_cost(g, self.x.bits, self.family)
         return self._known[key]
 
-    def mac(self, name: str, pe: int, channels: int, rows: int) -> MacUnit:
+    def mac(self, name: str, pe: int, channels: int, rows: int, spread: int = 1) -> MacUnit:
         """MAC unit of that size."""
-        key = (name, pe, channels, rows)
+        key = (name, pe, channels, rows, spread)
         if key not in self._macs:
             order = term_order(self.node, channels=channels, rows=rows)
             self._macs[key] = UNITS[name].for_layer(self.node.weights, self.x, pe=pe, simd=channels * rows, order=order,
-                                                    acc_bits=self.sums.bits)
+                                                    acc_bits=self.sums.bits, spread=spread)
         return self._macs[key]
 
     def index(self, mac: MacUnit, g: WindowGeometry, memory: str) -> Cost:
@@ -226,11 +226,11 @@ class LayerParts:
         return rom_cost(mac.index_bits * mac.pe * mac.simd, g.groups * g.repeat * g.fold + mac.gap, memory,
                         self.family)
 
-    def unit(self, name: str, pe: int, channels: int, rows: int) -> Cost:
+    def unit(self, name: str, pe: int, channels: int, rows: int, spread: int = 1) -> Cost:
         """Price of a MAC unit."""
-        key = ("unit", name, pe, channels, rows)
+        key = ("unit", name, pe, channels, rows, spread)
         if key not in self._known:
-            self._known[key] = unit_cost(self.mac(name, pe, channels, rows), self.family).cost
+            self._known[key] = unit_cost(self.mac(name, pe, channels, rows, spread), self.family).cost
         return self._known[key]
 
     def output(self, name: str, pe: int, lanes: int, memory: str) -> Cost:

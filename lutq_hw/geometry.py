@@ -151,14 +151,18 @@ def term_order(node: WeightNode, *, channels: int, rows: int) -> Ints:
 
 
 def window_of(node: Dense | Conv2d | MaxPool2d, x: TensorType, *, channels: int, rows: int, pe: int,
-              gap: int = 0) -> WindowGeometry:
-    """Geometry of a layer that reads words of ``channels`` and computes ``pe`` outputs at once."""
+              spread: int = 1, gap: int = 0) -> WindowGeometry:
+    """Geometry of a layer that reads words of ``channels`` and computes ``pe`` outputs at once.
+
+    With ``spread`` above 1 the groups of a convolution are joined, so many to one: words are ``spread * channels`` wide.
+    """
     match node:
         case Dense():
             return WindowGeometry(x.map_shape, channels=channels, rows=rows, repeat=node.outputs // pe, gap=gap)
         case Conv2d():
-            return WindowGeometry(x.map_shape, node.kernel, node.stride, node.padding, channels, rows,
-                                  node.groups, node.outputs // node.groups // pe, gap)
+            groups = node.groups // spread
+            return WindowGeometry(x.map_shape, node.kernel, node.stride, node.padding, spread * channels, rows, groups,
+                                  node.outputs // groups // pe, gap)
         case MaxPool2d():
             assert node.stride is not None
             return WindowGeometry(x.map_shape, node.kernel, node.stride, node.padding, channels, 1,

@@ -44,6 +44,9 @@ class MacUnit(ABC):
         Activation codes on the wire (two's complement when signed).
     pe, simd
         Size of the array.
+    spread
+        Channel groups that are summed at once, each by ``pe / spread`` outputs and over activations of its own; 1: all
+        outputs sum over the same activations.
     acc_bits
         Width of the signed sums; sums wrap modulo ``2**acc_bits`` on the way, and the final one fits.
     family
@@ -62,6 +65,7 @@ class MacUnit(ABC):
     acc_bits: int
     family: Family = ICE40
     order: Ints | None = None
+    spread: int = 1
 
     name: ClassVar[str]
     """Word used in plans, command line and reports."""
@@ -71,6 +75,9 @@ class MacUnit(ABC):
 
     any_length: ClassVar[bool] = True
     """Takes dot products of any length and order (``order`` None) without a gap, as a layer that skips zeros has them."""
+
+    spreads: ClassVar[bool] = False
+    """Takes a ``spread`` above 1, as a depthwise convolution has it."""
 
     @property
     @abstractmethod
@@ -109,10 +116,11 @@ class MacUnit(ABC):
             return str(error)
 
     @classmethod
-    def for_layer(cls, weights: Codebook, x: TensorType, *, pe: int, simd: int, acc_bits: int, order: Ints | None) -> Self:
+    def for_layer(cls, weights: Codebook, x: TensorType, *, pe: int, simd: int, acc_bits: int, order: Ints | None,
+                  spread: int = 1) -> Self:
         """The unit that sums a layer of ``weights`` over activations of type ``x``."""
         return cls(codebook=cls.view(weights), x_bits=x.bits, x_signed=x.signed, pe=pe, simd=simd, acc_bits=acc_bits,
-                   order=order)
+                   order=order, spread=spread)
 
     @abstractmethod
     def cost(self) -> Cost:
@@ -138,12 +146,16 @@ class MacUnit(ABC):
 
     @property
     def input_layout(self) -> data.StructLayout:
-        """``x[simd]``, ``index[pe * simd]`` (of PE p and term s at ``p * simd + s``), ``last``."""
+        """``x[spread * simd]`` (`activation`), ``index[pe * simd]`` (of PE p and term s at ``p * simd + s``), ``last``."""
         return data.StructLayout({
-            "x": data.ArrayLayout(self.x_shape, self.simd),
+            "x": data.ArrayLayout(self.x_shape, self.spread * self.simd),
             "index": data.ArrayLayout(unsigned(self.index_bits), self.pe * self.simd),
             "last": 1,
         })
+
+    def activation(self, p: int, s: int) -> int:
+        """Where in ``x`` term ``s`` of PE ``p`` is: activations stand group by group, each group's outputs share them."""
+        return p * self.spread // self.pe * self.simd + s
 
     @property
     def output_layout(self) -> data.ArrayLayout:
@@ -170,5 +182,6 @@ class MacUnit(ABC):
         return self.levels[:, None] * self.codebook.dictionary[0][None, :]
 
     def reference(self, x: Ints, index: Ints) -> Ints:
-        """``(pe,)`` sums of ``x (words, simd)`` and ``index (words, pe, simd)``."""
-        return self.products[(x - self.levels[0])[:, None, :], index].sum(axis=(0, 2))
+        """``(pe,)`` sums of ``x (words, spread * simd)`` and ``index (words, pe, simd)``."""
+        place = [[self.activation(p, s) for s in range(self.simd)] for p in range(self.pe)]
+        return self.products[(x - self.levels[0])[:, place], index].sum(axis=(0, 2))

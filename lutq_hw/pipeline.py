@@ -62,7 +62,7 @@ class Layer:
     def window(self) -> WindowGeometry:
         """Which words are read, and when."""
         return window_of(self.node, self.x, channels=self.plan.channels, rows=self.plan.rows, pe=self.plan.pe,
-                         gap=self.unit.gap)
+                         spread=self.plan.spread, gap=self.unit.gap)
 
     @cached_property
     def order(self) -> Ints:
@@ -93,12 +93,12 @@ class Layer:
         skips = self.plan.terms != "all"
         return UNITS[self.plan.unit].for_layer(self.node.weights, self.x, pe=1 if skips else self.plan.pe,
                                                order=None if skips else self.order, simd=self.plan.simd,
-                                               acc_bits=self.stage.acc_bits)
+                                               acc_bits=self.stage.acc_bits, spread=self.plan.spread)
 
     @property
     def input(self) -> StreamFormat:
         """Format of the input stream."""
-        return StreamFormat(self.x, self.plan.channels)
+        return StreamFormat(self.x, self.plan.input_lanes)
 
     @property
     def output(self) -> StreamFormat:
@@ -220,8 +220,16 @@ def check_layer(network: Network, plan: LayerPlan | PoolPlan) -> None:
         if whole % getattr(plan, name):
             raise PlanError(f"{where}: {name} must divide the {whole} {of}, not {getattr(plan, name)}")
 
-    divides("pe", node.outputs // groups, "output channels of a group")
-    divides("channels", x.channels // groups, "input channels of a group")
+    outputs, channels = node.outputs // groups, x.channels // groups
+    if plan.spread == 1:
+        divides("pe", outputs, "output channels of a group")
+        divides("channels", channels, "input channels of a group")
+    else:
+        divides("spread", groups, "channel groups")
+        if (plan.pe, plan.channels) != (plan.spread * outputs, channels):
+            raise PlanError(f"{where}: pe and channels must be {plan.spread * outputs} and {channels}, all outputs of "
+                            f"{plan.spread} groups and all inputs of one, where spread is {plan.spread}, not {plan.pe} and "
+                            f"{plan.channels}")
     divides("output_lanes", plan.pe, "sums of a word (pe)")
     if plan.rows not in (1, kernel):
         raise PlanError(f"{where}: rows must be 1 or the kernel's {kernel}, not {plan.rows}")
@@ -236,6 +244,8 @@ def check_layer(network: Network, plan: LayerPlan | PoolPlan) -> None:
     reason = UNITS[plan.unit].refusal(node.weights, x)
     if reason:
         raise PlanError(f"{where}: unit {plan.unit} cannot be used: {reason}")
+    if plan.spread > 1 and not UNITS[plan.unit].spreads:
+        raise PlanError(f"{where}: unit {plan.unit} cannot sum over {plan.spread} groups at once, so spread must be 1")
     if plan.terms == "nonzero" and not UNITS[plan.unit].any_length:
         raise PlanError(f"{where}: unit {plan.unit} needs dot products of one length, so terms must be all, not nonzero")
     reason = nonzero.reject(node.weights.flat, groups) if plan.terms == "nonzero" else None

@@ -30,6 +30,9 @@ class LayerPlan:
     channels, rows
         Input channels and kernel rows read at once; ``simd = channels * rows`` terms a cycle. ``rows`` is 1 or the
         kernel height.
+    spread
+        Channel groups computed at once. Above 1, ``pe`` is all outputs of these groups and ``channels`` all inputs of one
+        group; a depthwise convolution then has ``pe = spread``.
     index_memory
         Where assignments live: ``bram`` or ``luts``.
     terms
@@ -53,11 +56,22 @@ class LayerPlan:
     output_lanes: int = 1
     output_memory: str = "luts"
     terms: str = "all"
+    spread: int = 1
 
     @property
     def simd(self) -> int:
         """Terms a cycle."""
         return self.channels * self.rows
+
+    @property
+    def array(self) -> tuple[int, int, int, int]:
+        """Size of the array: ``pe, channels, rows, spread``."""
+        return self.pe, self.channels, self.rows, self.spread
+
+    @property
+    def input_lanes(self) -> int:
+        """Activations in a word of the input stream."""
+        return self.spread * self.channels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,15 +42,20 @@ def random_layer(rng: np.random.Generator, network: Network, node: WeightNode) -
     rows = int(rng.choice([1, kernel]))
     channels = int(rng.choice([d for d in divisors(x.channels // groups) if d * rows <= MAX_LANES]))
     pe = int(rng.choice([d for d in divisors(node.outputs // groups) if d * channels * rows <= MAX_LANES]))
-    terms = "all"
+    terms, spread = "all", 1
+    spreads = [s for s in divisors(groups)[1:] if node.outputs // groups * s * (x.channels // groups) * rows <= MAX_LANES]
+    if spreads and rng.random() < 0.5:
+        spread, channels = int(rng.choice(spreads)), x.channels // groups
+        pe = node.outputs // groups * spread
     if reject(node.weights.flat, groups) is None and rng.random() < 0.5:
         terms, rows, channels = "nonzero", 1, 1
     units = [name for name, unit in UNITS.items() if unit.refusal(node.weights, x) is None
-             and (terms == "all" or unit.any_length)]
+             and (terms == "all" or unit.any_length) and (spread == 1 or unit.spreads)]
     original = next(n for n in network.nodes if n.name == node.name)  # whose activation table may stay one
     assert isinstance(original, WeightNode)
     outputs = [name for name, output in OUTPUTS.items()
                if output.reject(sums_of(node, x)) is None or output.reject(sums_of(original, x)) is None]
     return LayerPlan(node=node.name, unit=str(rng.choice(units)), pe=pe, channels=channels, rows=rows,
                      index_memory=str(rng.choice(MEMORIES)), output=str(rng.choice(outputs)),
-                     output_lanes=int(rng.choice(divisors(pe))), output_memory=str(rng.choice(MEMORIES)), terms=terms)
+                     output_lanes=int(rng.choice(divisors(pe))), output_memory=str(rng.choice(MEMORIES)), terms=terms,
+                     spread=spread)

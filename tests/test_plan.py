@@ -45,7 +45,7 @@ def edited(**changes):
     (edited(layer={"unit": 7}), "layer conv1: unit must be a string, not 7"),
     (edited(layer={"index_memory": "spram"}), "layer conv1: index_memory must be bram or luts, not 'spram'"),
     (edited(layer={"simd": 5}), ("layer conv1: field must be one of node, unit, pe, channels, rows, index_memory, output, "
-                                "output_lanes, output_memory, terms, not 'simd'")),
+                                "output_lanes, output_memory, terms, spread, not 'simd'")),
     (edited(drop=["pe"]), "layer conv1: field pe must be given"),
 ])
 def test_wrong_text(text, sentence):

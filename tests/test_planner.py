@@ -138,6 +138,7 @@ EDITS = [
     ({"pe": 3}, "layer conv: pe must divide the 8 output channels of a group, not 3"),
     ({"channels": 2}, "layer conv: channels must divide the 1 input channels of a group, not 2"),
     ({"pe": 4, "output_lanes": 3}, "layer conv: output_lanes must divide the 4 sums of a word (pe), not 3"),
+    ({"spread": 2}, "layer conv: spread must divide the 1 channel groups, not 2"),
     ({"rows": 2}, "layer conv: rows must be 1 or the kernel's 3, not 2"),
     ({"unit": "magic"}, f"layer conv: unit must be one of {', '.join(UNITS)}, not 'magic'"),
     ({"output": "scores"}, "layer conv: output scores cannot be used: conv has a step"),

@@ -92,6 +92,8 @@ def engines() -> dict[str, tuple[Network, tuple[LayerPlan | PoolPlan, ...]]]:
         "conv_groups": (on_map(Conv2d("x", "image", book(4, 2, 2, 1), step=Shift(2, 3), groups=2)), layer(output="shift")),
         "conv_bank": (on_map(Conv2d("x", "image", book(4, 3, 2, 2), [3, 0, -2, 1], thresholds(4))),
                       layer(output="threshold-bank", output_memory="bram")),
+        "conv_depthwise": (on_map(Conv2d("x", "image", book(4, 3, 2, 1), step=thresholds(4), padding=(1, 1), groups=2)),
+                           layer(pe=4, spread=2, rows=3, output_lanes=2)),
         "conv_far": (on_map(Conv2d("x", "image", book(2, 1, 1, 2), step=Shift(2, 3), stride=3)), layer(output="shift")),
         "pool": (on_map(MaxPool2d("x", "image", (3, 2), (2, 1), (1, 0))), (PoolPlan(node="x", channels=2),)),
         "dense": (on_vector(Dense("x", "image", book(4, 12), bias=[1, -2, 3, 0])),

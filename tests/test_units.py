@@ -44,9 +44,10 @@ def random_table(rng: random.Random, x_bits: int, entries: int | None = None) ->
     return codebook(table=[[rng.randint(-scale, scale) for _ in range(entries)] for _ in range(1 << x_bits)])
 
 
-def make(name: str, book: Codebook, *, x_bits=4, x_signed=False, pe=2, simd=3, acc_bits=14) -> MacUnit:
+def make(name: str, book: Codebook, *, x_bits=4, x_signed=False, pe=2, simd=3, acc_bits=14, spread=1) -> MacUnit:
     """The unit ``name``."""
-    return UNITS[name](codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits)
+    return UNITS[name](codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits,
+                        spread=spread)
 
 
 def stimulus(unit: MacUnit, folds: list[int], rng: random.Random) -> tuple[list[dict[str, Any]], list[list[int]]]:
@@ -54,7 +55,7 @@ def stimulus(unit: MacUnit, folds: list[int], rng: random.Random) -> tuple[list[
     draw = np.random.default_rng(rng.randrange(1 << 32))
     words, sums = [], []
     for fold in folds:
-        x = draw.choice(unit.levels, (fold, unit.simd))
+        x = draw.choice(unit.levels, (fold, unit.spread * unit.simd))
         if rng.random() < 0.2:  # extreme sums
             x = np.full_like(x, draw.choice(unit.levels[[0, -1]]))
         index = draw.integers(0, unit.codebook.entries, (fold, unit.pe, unit.simd))
@@ -77,7 +78,8 @@ def garbage(unit: MacUnit, seed: int) -> Iterator[dict[str, Any]]:
     rng = random.Random(seed)
     while True:
         index = [rng.randrange(1 << unit.index_bits) for _ in range(unit.pe * unit.simd)]
-        yield {"x": [int(rng.choice(unit.levels)) for _ in range(unit.simd)], "index": index, "last": rng.randrange(2)}
+        x = [int(rng.choice(unit.levels)) for _ in range(unit.spread * unit.simd)]
+        yield {"x": x, "index": index, "last": rng.randrange(2)}
 
 
 def expected_cycles(latency: int, lasts: list[int], offered: Iterator[bool],
@@ -147,8 +149,9 @@ def test_random_unit(name, seed):
     books = [book for book in books if accepts(name, book, x_bits, x_signed)]
     table = random_table(rng, x_bits)
     book = table if accepts(name, table, x_bits, x_signed) and rng.random() < 0.5 else rng.choice(books)
-    unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=rng.choice([1, 2, 3]), simd=rng.randint(1, 9),
-                acc_bits=rng.randint(2, 24))
+    pe, simd, acc_bits = rng.choice([1, 2, 3]), rng.randint(1, 9), rng.randint(2, 24)
+    spread = rng.choice([1, pe]) if UNITS[name].spreads else 1
+    unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits, spread=spread)
     kinds = ["never", "rare", "often", "bursts"]
     conform(unit, [rng.choice([1, 1, 2, 3, 7]) for _ in range(12)], seed, rng.choice(kinds), rng.choice(kinds))
 

@@ -77,7 +77,8 @@ class Proof(wiring.Component):
         for k in range(unit.codebook.entries):
             by_code = np.empty(len(codes), np.int64)
             by_code[codes] = unit.products[:, k]
-            columns.append(Array(Const(int(value), signed(24)) for value in by_code)[word.x[s].as_unsigned()])
+            x = word.x[unit.activation(p, s)].as_unsigned()
+            columns.append(Array(Const(int(value), signed(24)) for value in by_code)[x])
         return Array(columns)[word.index[p * unit.simd + s]]
 
 
@@ -93,6 +94,7 @@ def dictionary(*values: int) -> Codebook:
 CASES = {
     "signs": (dictionary(-4, -1, 0, 2), 2, False, 1, 2),
     "odd": (dictionary(-3, 0, 5), 2, True, 2, 1),
+    "spread": (dictionary(-2, 0, 1), 1, True, 2, 2),
     "table": (Codebook(assignments=[[0, 1, 2]], table=[[0, 3, -4], [1, 1, 7], [-5, 0, 2], [2, -8, 6]]), 2, False, 2, 1),
 }
 
@@ -101,8 +103,10 @@ CASES = {
 @pytest.mark.parametrize("case", [key if key == "odd" else pytest.param(key, marks=pytest.mark.slow) for key in CASES])
 def test_unit_equals_the_naive_sum(name, case, tmp_path):
     book, x_bits, x_signed, pe, simd = CASES[case]
-    if UNITS[name].reject(book, x_bits, x_signed) is None:
-        prove_unit(UNITS[name](codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=6), tmp_path)
+    spread = 2 if case == "spread" else 1
+    if UNITS[name].reject(book, x_bits, x_signed) is None and (spread == 1 or UNITS[name].spreads):
+        prove_unit(UNITS[name](codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=6,
+                               spread=spread), tmp_path)
 
 
 def test_a_wrong_unit_is_refuted(tmp_path):

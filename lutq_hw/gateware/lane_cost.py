@@ -105,6 +105,7 @@ def selection_cost(unit: MacUnit, row: Cost, select: int, direct: int | None) ->
     table = unit.codebook.table is not None
     if table:
         select = round(FOUR_WAY * select)
-    if direct is not None and (direct <= select + row.luts / unit.pe or (table and unit.pe == 1)):
+    shared = unit.pe // unit.spread
+    if direct is not None and (direct <= select + row.luts / shared or (table and shared == 1)):
         return Cost(luts=direct), Cost(ffs=row.ffs)
     return Cost(luts=select), row

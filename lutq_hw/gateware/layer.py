@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from amaranth import Module, Signal, unsigned
+from amaranth import Cat, Module, Signal, Value, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -33,6 +33,13 @@ def packed(words: Ints, bits: int) -> list[int]:
     return [sum(int(v) * w for v, w in zip(row, weights, strict=True)) for row in flat]
 
 
+def terms(layer: Layer, x: Value) -> Value:
+    """A word of the window reader, kernel row outermost, as the unit takes it: channel group outermost."""
+    plan, bits = layer.plan, layer.x.bits
+    return Cat(x.word_select((row * plan.spread + group) * plan.channels + channel, bits) for group in range(plan.spread)
+               for row in range(plan.rows) for channel in range(plan.channels))
+
+
 class LayerEngine(wiring.Component):
     """Stream of input words in, stream of output words out, timing as in `timing.LayerTimer`."""
 
@@ -60,7 +67,7 @@ class LayerEngine(wiring.Component):
             rom.en.eq(window.en),
             rom.addr.eq(weight),
             mac.i.valid.eq(window.valid),
-            mac.i.payload.x.as_value().eq(window.x),
+            mac.i.payload.x.as_value().eq(terms(layer, window.x)),
             mac.i.payload.index.as_value().eq(rom.data),
             mac.i.payload.last.eq(window.last),
         ]

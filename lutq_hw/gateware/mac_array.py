@@ -64,7 +64,7 @@ class MacArray(wiring.Component):
         self.unit, self.term, self.row_register = unit, term, row_register
 
     def row(self, m: Module, s: int, x: Value) -> Sequence[Value]:
-        """Values formed once from activation ``s``, for all outputs; combinational."""
+        """Values formed once from activation ``s``, for all outputs that sum over it; combinational."""
         return [x]
 
     def controls(self, index: Value) -> Value:
@@ -83,7 +83,7 @@ class MacArray(wiring.Component):
         m.d.comb += self.i.ready.eq(sums.en)
         word = self.i.p
         valid, last = self.i.valid, word.last
-        rows = [list(self.row(m, s, word.x[s])) for s in range(unit.simd)]
+        rows = [list(self.row(m, s, x)) for s, x in enumerate(word.x)]
         controls = [self.controls(word.index[lane]) for lane in range(unit.pe * unit.simd)]
 
         def register(value: Value, name: str, reset_less: bool = True) -> Signal:
@@ -98,7 +98,7 @@ class MacArray(wiring.Component):
             valid, last = register(valid, "valid_row", reset_less=False), register(last, "last_row", reset_less=False)
         for lane in range(unit.pe * unit.simd):
             p, s = divmod(lane, unit.simd)
-            value, carry, registered = self.lane(m, sums.en, f"lane{p}_{s}", rows[s], controls[lane])
+            value, carry, registered = self.lane(m, sums.en, f"lane{p}_{s}", rows[unit.activation(p, s)], controls[lane])
             if carry is not None and s == 0 and spare_carry(unit.simd):
                 value, carry = value + carry, None
             if not registered:
@@ -126,4 +126,4 @@ def array_cost(unit: MacUnit, term: TermRange, *, lane: Cost, row: Cost = NOTHIN
     increments = unit.pe * product_bits if term.carries and spare_carry(unit.simd) else 0
     registers = Cost(ffs=unit.pe * unit.simd * product_bits + 2)
     carried = Cost(luts=increments, adder_bits=increments, adders=unit.pe if increments else 0)
-    return sums + registers + carried + lane * (unit.pe * unit.simd) + row * unit.simd
+    return sums + registers + carried + lane * (unit.pe * unit.simd) + row * (unit.spread * unit.simd)

@@ -51,8 +51,10 @@ class Candidate:
     @property
     def ports(self) -> tuple[int, int]:
         """Lanes of input and output, on which the gearboxes to its neighbours depend."""
+        if isinstance(self.plan, LayerPlan):
+            return self.plan.input_lanes, self.plan.output_lanes
         lanes = getattr(self.plan, "channels", 1)
-        return lanes, getattr(self.plan, "output_lanes", lanes)
+        return lanes, lanes
 
 
 def divisors(n: int, limit: int = MAX_LANES) -> list[int]:
@@ -91,13 +93,22 @@ def layer_candidates(node: WeightNode, x: TensorType, units: Iterable[str]) -> l
     groups = node.groups if isinstance(node, Conv2d) else 1
     kernel = node.kernel[0] if isinstance(node, Conv2d) else 1
     found: list[Candidate] = []
-    for pe in divisors(node.outputs // groups):
-        for channels in divisors(x.channels // groups, MAX_LANES // pe):
-            for rows in sorted({1, kernel}):
-                if pe * channels * rows <= MAX_LANES:
-                    plan = LayerPlan(node=node.name, unit=units[0], pe=pe, channels=channels, rows=rows, output=outputs[0])
-                    found += _array_candidates(Layer(node.name, node, x, plan), parts, units, outputs)
+    for pe, channels, spread in _arrays(node.outputs // groups, x.channels // groups, groups):
+        usable = [name for name in units if spread == 1 or UNITS[name].spreads]
+        for rows in sorted({1, kernel}) if usable else ():
+            if pe * channels * rows <= MAX_LANES:
+                plan = LayerPlan(node=node.name, unit=usable[0], pe=pe, channels=channels, rows=rows, spread=spread,
+                                 output=outputs[0])
+                found += _array_candidates(Layer(node.name, node, x, plan), parts, usable, outputs)
     return pareto_by_ports(found)
+
+
+def _arrays(outputs: int, channels: int, groups: int) -> Iterator[tuple[int, int, int]]:
+    """``(pe, channels, spread)`` of a layer whose ``groups`` have so many outputs and channels each."""
+    for pe in divisors(outputs):
+        yield from ((pe, some, 1) for some in divisors(channels, MAX_LANES // pe))
+    for spread in divisors(groups, MAX_LANES // outputs)[1:]:
+        yield spread * outputs, channels, spread
 
 
 @dataclass(frozen=True)
@@ -135,9 +146,9 @@ def _array_candidates(layer: Layer, parts: LayerParts, units: Sequence[str], out
 def _mac_options(name: str, layer: Layer, parts: LayerParts) -> Iterator[_Option]:
     """One unit with what depends on it: window reader (whose gap the unit decides) and index ROM, by its memories."""
     plan = layer.plan
-    mac = parts.mac(name, plan.pe, plan.channels, plan.rows)
+    mac = parts.mac(name, *plan.array)
     window = replace(layer.window, gap=mac.gap)
-    cost = parts.window(window) + parts.unit(name, plan.pe, plan.channels, plan.rows)
+    cost = parts.window(window) + parts.unit(name, *plan.array)
     shallow = window.groups * window.repeat * window.fold + window.gap <= MAX_TABLE
     for memory in ("bram", "luts") if shallow else ("bram",):
         yield _Option({"unit": name, "index_memory": memory}, window.period, cost + parts.index(mac, window, memory))

@@ -33,15 +33,16 @@ def explain(network: Network, plan: Plan, board: Budget) -> list[Verdict]:
         assert isinstance(node, Dense | Conv2d)
         x = network.input_type(node)
         parts = LayerParts(node, x)
-        size = entry.pe, entry.channels, entry.rows
-        mine = parts.unit(entry.unit, *size)
+        mine = parts.unit(entry.unit, *entry.array)
         for name in UNITS:
             if name == entry.unit:
                 verdicts.append(Verdict(node.name, name, True, f"{mine.luts:.0f} luts, {mine.dsps} dsps"))
                 continue
             own = UNITS[name].refusal(node.weights, x)
+            if own is None and entry.spread > 1 and not UNITS[name].spreads:
+                own = f"cannot sum over {entry.spread} groups at once"
             if own is None:
-                cost = parts.unit(name, *size)
+                cost = parts.unit(name, *entry.array)
                 short = shortage(cost, board.available)
                 own = f"{cost.luts:.0f} luts, {cost.dsps} dsps for the same array"
                 if short:

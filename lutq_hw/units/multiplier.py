@@ -29,6 +29,7 @@ class Multiplier(MacUnit):
 
     name = "multiplier"
     needs = "a dictionary of at least two values, 16 bits each at most"
+    spreads = True
 
     @classmethod
     def reject(cls, codebook: Codebook, x_bits: int, x_signed: bool) -> str | None:

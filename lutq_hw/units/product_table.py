@@ -35,6 +35,7 @@ class ProductTable(MacUnit):
 
     name = "product-table"
     needs = "nothing: any dictionary or product table"
+    spreads = True
 
     @property
     def latency(self) -> int:

@@ -40,6 +40,7 @@ class SharedProducts(MacUnit):
 
     name = "shared-products"
     needs = "nothing: any dictionary or product table"
+    spreads = True
 
     @property
     def latency(self) -> int:

@@ -29,6 +29,7 @@ class ShiftAdd(MacUnit):
 
     name = "shift-add"
     needs = "a dictionary of 0, ±2^s and ±2^s ± 2^t"
+    spreads = True
 
     @classmethod
     def reject(cls, codebook: Codebook, x_bits: int, x_signed: bool) -> str | None:
