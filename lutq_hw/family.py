@@ -39,8 +39,8 @@ class Family:
     bram_shapes: tuple[tuple[int, int], ...]
     """Word widths and depths of a block RAM, widest first."""
 
-    bram_note: str = ""
-    """What is known to be priced too high or too low, as a sentence for the documentation."""
+    dsp_operand_bits: int = 1
+    """Narrowest operand of a multiplication for which Yosys takes a DSP block."""
 
     @cached_property
     def _patterns(self) -> list[tuple[re.Pattern[str], Mapping[str, int]]]:

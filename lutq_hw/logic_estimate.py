@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .paths import Path, counting, note_paths
+
 
 class Logic:
     """Network of two-way multiplexers, ANDs and XORs, every distinct one once. A bit is an integer: 0, 1, or a node.
@@ -77,6 +79,13 @@ class Logic:
 
     def luts(self, outputs: Sequence[int]) -> int:
         """Luts that compute ``outputs``: a node goes into all those that read it where each has inputs to spare."""
+        packed = self._packed(outputs)
+        if counting():
+            note_paths([Path(levels=_depth(packed))])
+        return len(packed)
+
+    def _packed(self, outputs: Sequence[int]) -> dict[int, frozenset[int]]:
+        """Inputs of every lut, by the node that it computes."""
         fanin: dict[int, frozenset[int]] = {}
         stack = [bit for bit in outputs if self._nodes[bit]]
         while stack:
@@ -95,4 +104,12 @@ class Logic:
             fanin.update(merged)
             for bit in fanin.pop(node) & fanin.keys():
                 readers[bit] = readers[bit] - {node} | readers[node]
-        return len(fanin)
+        return fanin
+
+
+def _depth(packed: dict[int, frozenset[int]]) -> int:
+    """Luts one behind the other on the longest way through."""
+    depth: dict[int, int] = {}
+    for node in sorted(packed):  # a node's number is larger than those it reads
+        depth[node] = 1 + max((depth.get(bit, 0) for bit in packed[node]), default=0)
+    return max(depth.values(), default=0)

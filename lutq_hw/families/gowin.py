@@ -18,4 +18,5 @@ FAMILY = Family(
     },
     carry_cells="ALU",
     bram_shapes=((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
+    dsp_operand_bits=4,
 )

@@ -11,6 +11,7 @@ from ..cost import Cost
 from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network.tensor import Ints
+from ..paths import Path, note_paths
 from .lanes import TABLE_BITS, fill, signed_digits
 
 REWRITING = 1.25
@@ -70,7 +71,10 @@ def row_cost(unit: MacUnit, columns: Sequence[Ints], factors: Sequence[int], wid
         if unit.x_bits <= TABLE_BITS:
             luts += len(bits - seen - plain)
         else:
-            adders += max(0, len(signed_digits(factors[number])) - 1)
+            behind = max(0, len(signed_digits(factors[number])) - 1)
+            if behind:
+                note_paths([Path(adders=behind, bits=len(bits))])
+            adders += behind
             adder_bits += adder_luts(factors[number], len(bits))
         seen |= bits
     return Cost(luts=luts + adder_bits, ffs=len(seen) if registered else 0, adder_bits=adder_bits, adders=adders)

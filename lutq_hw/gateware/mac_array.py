@@ -15,6 +15,7 @@ from amaranth.lib.wiring import connect, flipped
 from ..cost import Cost
 from ..mac import MacUnit
 from ..network import Codebook
+from ..paths import Path, counted_paths, note_paths
 from .accumulate import Accumulate, TermRange, spare_carry, sums_cost, tree_levels
 
 NOTHING = Cost()
@@ -34,15 +35,18 @@ class Term(NamedTuple):
 
 def once_per_codebook(measure: Callable[[Unit], Measure]) -> Callable[[Unit], Measure]:
     """Remembers what depends on a unit's codebook and activation only: a planner asks for hundreds of sizes."""
-    known: WeakKeyDictionary[Codebook, dict[tuple[int, bool, str], Measure]] = WeakKeyDictionary()
+    known: WeakKeyDictionary[Codebook, dict[tuple[int, bool, str], tuple[Measure, list[Path]]]] = WeakKeyDictionary()
 
     @functools.wraps(measure)
     def remember(unit: Unit) -> Measure:
         measured = known.setdefault(unit.codebook, {})
         key = (unit.x_bits, unit.x_signed, unit.family.name)
         if key not in measured:
-            measured[key] = measure(unit)
-        return measured[key]
+            with counted_paths() as paths:
+                measured[key] = measure(unit), paths
+        found, paths = measured[key]
+        note_paths(paths)
+        return found
 
     return remember
 

@@ -23,6 +23,9 @@ OPERAND_BITS = 16
 INFERRED_BITS = 11
 """Products from this width on become a DSP block in Yosys by themselves."""
 
+SOFT_LUTS = 8
+"""Luts for each bit of a dictionary value that the family's synthesis finds too narrow for a DSP block, on Gowin."""
+
 
 class Multiplier(MacUnit):
     """A DSP block for each lane, behind a table that turns the index into the dictionary's value."""
@@ -69,7 +72,11 @@ class Multiplier(MacUnit):
         bits = [logic.tree([entry >> bit & 1 for entry in entries], index) for bit in range(self.value_bits)]
         # The product register is the one in the DSP block.
         product_bits = min(self.term.bits, max(1, self.acc_bits - self.term.zeros))
-        return array_cost(self, self.term, lane=Cost(luts=logic.luts(bits), ffs=-product_bits, dsps=1))
+        lane = Cost(luts=logic.luts(bits), ffs=-product_bits, dsps=1)
+        if self.value_bits < self.family.dsp_operand_bits:
+            adders = SOFT_LUTS * self.value_bits
+            lane = Cost(luts=logic.luts(bits) + adders, adder_bits=adders, adders=self.value_bits - 1)
+        return array_cost(self, self.term, lane=lane)
 
     def create(self) -> wiring.Component:
         return MultiplierArray(self)
