@@ -66,7 +66,7 @@ class _Interval(torch.autograd.Function):
         if edges is not None:
             y = torch.bucketize(x, edges, right=True).add_(-form.top if form.signed else 0).to(x.dtype)
         else:
-            y = _codes(x if x.element_size() > 2 else x.float(), centre, width, form)
+            y = _codes(x, centre, width, form)
         y = y.mul_(form.unit(centre, width)).to(x.dtype)
         ctx.save_for_backward(x, y, centre, width)
         ctx.form = form
@@ -110,10 +110,13 @@ class _Form:
 
 
 def _codes(x: Tensor, centre: Tensor, width: Tensor, form: _Form) -> Tensor:
-    # In place: on a CPU, a fresh buffer for every step would cost more than the arithmetic.
+    # In place: on a CPU, a fresh buffer for every step would cost more than the arithmetic. Half precision is widened.
     rate = 0.5 * form.top / width
+    half = x.element_size() == 2
     if not form.signed:
-        return x.mul(rate).add_(0.5 - (centre - width) * rate).floor_().clamp_(0, form.top)
+        y = x.float().mul_(rate) if half else x.mul(rate)
+        return y.add_(0.5 - (centre - width) * rate).floor_().clamp_(0, form.top)
+    x = x.float() if half else x
     return x.abs().sub_(centre - width).mul_(rate).clamp_(0, form.top).copysign_(x).add_(0.5).floor_()
 
 
