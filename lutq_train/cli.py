@@ -84,7 +84,9 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     keys = textwrap.fill(", ".join(recipe.key_names()), width=110, initial_indent="  ", subsequent_indent="  ")
-    fit_parser = command("fit", fit, FIT, f"recipes:\n  {', '.join(recipe.names())}\n\nkeys for --set:\n{keys}")
+    known = ", ".join(f"{name} (base {base})" if base else name for name, base in recipe.bases().items())
+    known = textwrap.fill(known, width=110, initial_indent="  ", subsequent_indent="  ")
+    fit_parser = command("fit", fit, FIT, f"recipes:\n{known}\n\nkeys for --set:\n{keys}")
     fit_parser.add_argument("--recipe", metavar="NAME", help="a recipe's name, or the path of a .toml file")
     fit_parser.add_argument("--out", metavar="DIR", required=True, help="run folder, made when absent")
     fit_parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",

@@ -1,4 +1,7 @@
-"""Recipes: one TOML file per experiment, complete and runnable. Unknown keys are errors."""
+"""Recipes: one TOML file per experiment, runnable. Unknown keys are errors.
+
+``base = "NAME"`` at the top takes everything that a file does not say from another recipe; see `_with_base`.
+"""
 
 from __future__ import annotations
 
@@ -154,17 +157,74 @@ def load(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
     InputError
         If there is no such recipe, or a key or value is wrong.
     """
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    path = _path(name)
     if not path.is_file():
         raise InputError(f"recipe {name!r} does not exist; choose one of {', '.join(names())}, or give the path of a "
                          ".toml file")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} must be a TOML file: {error}") from None
+    table = _with_base(path, ())
     for override in overrides:
         _override(table, override)
     return parse(table, str(path))
+
+
+def bases() -> dict[str, str]:
+    """The recipes that come with the package, each with the name of its base, or with nothing."""
+    return {name: str(_read(_path(name)).get("base", "")) for name in names()}
+
+
+def _path(name: str, folder: Path = Path()) -> Path:
+    return folder / name if name.endswith(".toml") else FOLDER / f"{name}.toml"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} must be a TOML file: {error}") from None
+
+
+def _with_base(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The table of the file ``path`` over that of its base, a recipe's name or a path from the file's own folder.
+
+    ``above`` are the files that led here.
+    """
+    table = _read(path)
+    if "base" not in table:
+        return table
+    base = table.pop("base")
+    where = _path(base, path.parent) if isinstance(base, str) else None
+    if where is None or not where.is_file():
+        raise InputError(f"{path}: base must be one of {', '.join(names())}, or the path of a .toml file, not {base!r}")
+    chain = (*above, path.resolve())
+    if where.resolve() in chain:
+        raise InputError(f"{path}: base must not lead back to the recipe itself, as "
+                         f"{' -> '.join(file.stem for file in (*chain, where))} does; leave it out of one of them")
+    under = _with_base(where, chain)
+    under.pop("name", None)  # a recipe has a name of its own
+    return _merged(under, table, "")
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any], key: str) -> dict[str, Any]:
+    """``over`` where it says something, else ``under``. A table that names another method or network stands alone."""
+    made = dict(under)
+    for name, value in over.items():
+        before = made.get(name)
+        nested = isinstance(value, dict) and isinstance(before, dict) and not _chooses(f"{key}{name}", before, value)
+        made[name] = _merged(before, value, f"{key}{name}.") if nested else value
+    return made
+
+
+def _chooses(key: str, under: dict[str, Any], over: dict[str, Any]) -> bool:
+    """Whether the table ``key`` names another method or network than its base, whose options then mean nothing."""
+    if key.startswith("layers."):
+        return len({table["method"] for table in (under, over) if "method" in table}) > 1
+    kind = _dataclass_of(get_type_hints(Recipe).get(key))
+    if kind not in KINDS:
+        return False
+    word = KINDS[kind][0]
+    return over.get(word, under.get(word, DEFAULTS[kind])) != under.get(word, DEFAULTS[kind])
 
 
 def parse(table: dict[str, Any], where: str) -> Recipe:

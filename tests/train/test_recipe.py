@@ -96,6 +96,87 @@ def test_overrides():
     assert loaded.activation_options == LsqOptions(9)
 
 
+def test_a_base_gives_what_a_recipe_does_not_say(tmp_path):
+    (tmp_path / "low.toml").write_text('''name = "low"
+dataset = "digits"
+seed = 3
+[model]
+name = "resnet"
+depth = 8
+[weights]
+constraint = "power_of_two"
+entries = 6
+[layers.first]
+method = "lutq"
+constraint = "uniform"
+weight_levels = 9
+[layers.last]
+method = "lutq"
+weight_levels = 5
+[training]
+batch = 32
+''')
+    high = tmp_path / "high.toml"
+    high.write_text('''name = "high"
+base = "low.toml"
+seed = 4
+[weights]
+entries = 7
+[layers.last]
+activation_bits = 8
+[training]
+smoothing = 0.1
+''')
+    low, made = recipe.load(str(tmp_path / "low.toml")), recipe.load(str(high))
+    assert made == dataclasses.replace(
+        low, name="high", seed=4, weights=LutqOptions("power_of_two", 7),
+        layers={**low.layers, "last": {"method": "lutq", "weight_levels": 5, "activation_bits": 8}},
+        training=dataclasses.replace(low.training, smoothing=0.1))
+    assert "base" not in recipe.dumps(made) and again(made) == made  # a run folder needs no other file
+
+    top = tmp_path / "top.toml"
+    top.write_text('''name = "top"
+base = "high.toml"
+[model]
+name = "cnn"
+[weights]
+method = "syq"
+[layers.first]
+method = "qil"
+weight_levels = 15
+''')
+    made = recipe.load(str(top), ("weights.eta=0.1",))  # options of another method or network mean nothing here
+    assert (made.model, made.weights) == (CnnOptions(), WEIGHTS["syq"](eta=0.1))
+    assert made.layers["first"] == {"method": "qil", "weight_levels": 15} and made.training.smoothing == 0.1
+
+
+def test_bases_of_shipped_recipes():
+    found = recipe.bases()
+    assert list(found) == recipe.names()
+    some = [found[f"resnet20_{name}"] for name in ("lutq", "qil3", "tbnu40")]
+    assert some == ["", "resnet20_lutq", "resnet20_tbnu320"]
+    made = recipe.load("resnet20_tbnu40")
+    assert made.weights == WEIGHTS["tbnu"](5, every=20) and made.activations == ACTIVATIONS["learned_levels"](8)
+    assert made.training == dataclasses.replace(recipe.load("resnet20_lutq").training, quantized_epochs=8)
+
+
+@pytest.mark.parametrize("base, text", [
+    ('"none"', "{path}: base must be one of {names}, or the path of a .toml file, not 'none'"),
+    ('"none.toml"', "{path}: base must be one of {names}, or the path of a .toml file, not 'none.toml'"),
+    ("3", "{path}: base must be one of {names}, or the path of a .toml file, not 3"),
+    ('"x.toml"', ("{path}: base must not lead back to the recipe itself, as x -> x does; leave it out of one of them")),
+    ('"y.toml"', ("{other}: base must not lead back to the recipe itself, as x -> y -> x does; leave it out of one of "
+                  "them")),
+])
+def test_wrong_bases(tmp_path, base, text):
+    path, other = tmp_path / "x.toml", tmp_path / "y.toml"
+    path.write_text(f'name = "x"\nbase = {base}\n')
+    other.write_text('base = "x.toml"\n')
+    with pytest.raises(InputError) as caught:
+        recipe.load(str(path))
+    assert str(caught.value) == text.format(path=path, other=other, names=", ".join(recipe.names()))
+
+
 KEYS = ", ".join(spec.name for spec in dataclasses.fields(recipe.Recipe))
 
 
