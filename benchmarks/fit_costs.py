@@ -16,15 +16,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from recording import Point, folder_of, read
 from scipy.optimize import nnls  # comes with scikit-learn (extra: train)
-from stage_points import POINTS, random_stage
+from stage_points import POINTS, random_stage, stream_adder
 
 from lutq_hw.costing import Features, argmax_features, gearbox_features, output_table_features, window_features
 from lutq_hw.families import FAMILIES, ICE40
 from lutq_hw.family import Family
 from lutq_hw.geometry import WindowGeometry
+from lutq_hw.graph_cost import adder_features, averager_features, fifo_features, fork_features
 from lutq_hw.unit_cost import weigh
 
-FILES = ("window", "output", "gearbox", "argmax")
+FILES = ("window", "output", "gearbox", "argmax", "fork", "fifo", "adder", "averager")
 
 SMALL = 30.0
 """Cells below which errors count absolutely, except on iCE40."""
@@ -54,6 +55,14 @@ def describe(file: str, p: Point, family: Family) -> tuple[str, Features]:
         return s.name, output_table_features(s, family)
     if file == "gearbox":
         return p["kind"], gearbox_features(p["width"], p["count"])
+    if file == "fork":
+        return "fork", fork_features(p["count"])
+    if file == "fifo":
+        return f"fifo {p['memory']}", fifo_features(p["width"], p["depth"], p["memory"])
+    if file == "adder":
+        return "adder", adder_features(len(p["inputs"]), p["lanes"], stream_adder(**p).bits)
+    if file == "averager":
+        return "averager", averager_features(p["lanes"], p["bits"])
     return "argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"])
 
 

@@ -25,11 +25,15 @@ from recording import Point, folder_of, record
 from lutq_hw.families import FAMILIES, ICE40
 from lutq_hw.family import Family
 from lutq_hw.gateware.argmax import ArgmaxStage
+from lutq_hw.gateware.average import WindowSums
+from lutq_hw.gateware.fifo import StreamFifo
+from lutq_hw.gateware.fork import StreamFork
 from lutq_hw.gateware.gearbox import Collector, Splitter
+from lutq_hw.gateware.join import StreamAdder
 from lutq_hw.gateware.rom import Rom
 from lutq_hw.gateware.window import WindowReader
 from lutq_hw.geometry import WindowGeometry
-from lutq_hw.network import ActivationTable, Codebook, Dense, Shift, TensorType, Thresholds
+from lutq_hw.network import ActivationTable, Add, Codebook, Dense, Shift, TensorType, Thresholds
 from lutq_hw.output import OutputStage
 from lutq_hw.outputs import OUTPUTS
 from lutq_hw.sums import sums_of
@@ -129,7 +133,45 @@ def argmax(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
     return p, ArgmaxStage(**p)
 
 
-PARTS = {f.__name__: f for f in (window, rom, output, gearbox, argmax)}
+def fork(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+    """A fork."""
+    p = {"width": int(rng.integers(1, 33)), "count": int(rng.integers(2, 6))}
+    return p, StreamFork(**p)
+
+
+def fifo(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+    """A FIFO: a few words in registers, or up to thousands in block RAM."""
+    p: dict[str, Any] = {"width": int(rng.integers(1, 33))}
+    if rng.random() < 0.5:
+        p |= {"depth": int(rng.integers(1, 13)), "memory": "luts"}
+    else:
+        p |= {"depth": int(2 ** rng.uniform(2, 12.5)), "memory": "bram"}
+    return p, StreamFifo(**p)
+
+
+def adder(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+    """The adders of a join."""
+    count, lanes = int(rng.choice([2, 2, 2, 3, 4])), int(rng.choice([1, 2, 4, 8]))
+    inputs = [{"bits": int(rng.integers(2, 9)), "signed": bool(rng.random() < 0.4)} for _ in range(count)]
+    shifts = [int(s) for s in rng.integers(0, 3, count)]
+    return {"inputs": inputs, "shifts": shifts, "lanes": lanes}, stream_adder(inputs, shifts, lanes)
+
+
+def stream_adder(inputs: list[dict[str, Any]], shifts: list[int], lanes: int) -> StreamAdder:
+    """The adders for inputs of these types, as wide as an add has them."""
+    types = [TensorType((lanes,), x["bits"], x["signed"]) for x in inputs]
+    sums = sums_of(Add("add", tuple("abcdefgh"[:len(types)]), tuple(shifts)), *types)
+    return StreamAdder(types, shifts, lanes, sums.bits)
+
+
+def averager(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+    """The running sums of an average pool."""
+    p = {"x_bits": int(rng.integers(1, 9)), "lanes": int(rng.choice([1, 2, 4, 8])), "bits": 0}
+    p["bits"] = p["x_bits"] + int(rng.integers(2, 8))
+    return p, WindowSums(TensorType((p["lanes"],), p["x_bits"]), p["lanes"], p["bits"])
+
+
+PARTS = {f.__name__: f for f in (window, rom, output, gearbox, argmax, fork, fifo, adder, averager)}
 
 
 def wanted_parts(part: str, count: int, stage: str | None = None,

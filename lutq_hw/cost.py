@@ -47,6 +47,11 @@ class Cost:
         return {name: amount for name, amount in excess.items() if amount > 0}
 
 
+def bits_for(count: int) -> int:
+    """Bits of a counter with ``count`` states, at least 1."""
+    return max(1, (count - 1).bit_length())
+
+
 BRAM_SHAPES = ICE40.bram_shapes
 """Word widths and depths of an iCE40 block RAM (SB_RAM40_4K), in which the gateware's own memories are cut."""
 

@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-from .cost import Cost, bram_count, ram_brams
+from .cost import Cost, bits_for, bram_count, ram_brams
 from .families import ICE40
 from .family import Family
 from .geometry import WindowGeometry, term_order
+from .graph_cost import adder_features, averager_features, fifo_brams, fifo_features, fork_features
+from .joins import AveragePool, Fifo, Fork, Join, Requantizer
 from .mac import MacUnit
 from .network import TensorType, WeightNode
 from .output import OutputStage
@@ -33,11 +35,6 @@ Features = Mapping[str, float]
 GAP_LUTS = 3.3
 """Luts of a gap for each bit of the weights' address: a counter, its end, and the choice between two addresses. Measured 2.9
 to 3.7 on four readers."""
-
-
-def bits_for(count: int) -> int:
-    """Bits of a counter with ``count`` states, at least 1."""
-    return max(1, (count - 1).bit_length())
 
 
 def table_luts(depth: int, lut_inputs: int = 4) -> float:
@@ -167,6 +164,11 @@ def argmax_features(bits: int, lanes: int, words: int, index_bits: int) -> Featu
     return {"base": 1, "compare": bits * lanes, "index": index_bits * lanes, "words": bits_for(words)}
 
 
+def fifo_cost(width: int, depth: int, memory: str, family: Family = ICE40) -> Cost:
+    """Price of a FIFO."""
+    return fitted(f"fifo {memory}", fifo_features(width, depth, memory), fifo_brams(width, depth, memory), family)
+
+
 def stage_cost(stage: Stage, family: Family = ICE40) -> Cost:
     """Price of one stage of the pipeline."""
     match stage:
@@ -183,6 +185,19 @@ def stage_cost(stage: Stage, family: Family = ICE40) -> Cost:
         case Pool():
             compare = stage.x.bits * stage.plan.channels
             return window_cost(stage.window, stage.x.bits, family) + Cost(luts=2.5 * compare + 3, ffs=compare + 2)
+        case Join():
+            front = adder_features(len(stage.types), stage.plan.channels, stage.sums.bits)
+            return fitted("adder", front, family=family) + output_cost(stage.stage, family)
+        case AveragePool():
+            front = averager_features(stage.plan.channels, stage.sums.bits)
+            return (window_cost(stage.window, stage.input.type.bits, family) + fitted("averager", front, family=family)
+                    + output_cost(stage.stage, family))
+        case Requantizer():
+            return output_cost(stage.stage, family)
+        case Fork():
+            return fitted("fork", fork_features(stage.count), family=family)
+        case Fifo():
+            return fifo_cost(stage.input.width, stage.depth, stage.memory, family)
         case Argmax():
             return fitted("argmax", argmax_features(stage.input.type.bits, stage.input.lanes, stage.input.words,
                                                     stage.output.width), family=family)

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .network import Conv2d, Dense, MaxPool2d, TensorType, WeightNode
+from .network import AvgPool2d, Conv2d, Dense, MaxPool2d, TensorType, WeightNode
 from .network.tensor import Ints, require
 
 
@@ -150,7 +150,7 @@ def term_order(node: WeightNode, *, channels: int, rows: int) -> Ints:
     return terms.transpose(0, 2, 3, 1, 4).reshape(-1, rows * channels)
 
 
-def window_of(node: Dense | Conv2d | MaxPool2d, x: TensorType, *, channels: int, rows: int, pe: int,
+def window_of(node: Dense | Conv2d | MaxPool2d | AvgPool2d, x: TensorType, *, channels: int, rows: int, pe: int,
               spread: int = 1, gap: int = 0) -> WindowGeometry:
     """Geometry of a layer that reads words of ``channels`` and computes ``pe`` outputs at once.
 
@@ -163,7 +163,7 @@ def window_of(node: Dense | Conv2d | MaxPool2d, x: TensorType, *, channels: int,
             groups = node.groups // spread
             return WindowGeometry(x.map_shape, node.kernel, node.stride, node.padding, spread * channels, rows, groups,
                                   node.outputs // groups // pe, gap)
-        case MaxPool2d():
+        case MaxPool2d() | AvgPool2d():
             assert node.stride is not None
             return WindowGeometry(x.map_shape, node.kernel, node.stride, node.padding, channels, 1,
                                   x.channels // channels)

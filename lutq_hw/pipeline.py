@@ -1,11 +1,13 @@
 """A network and its plan as stages and streams: the one description that gateware, cycle model and costs are made from.
 
 The folded architecture: one engine per layer, all connected by streams, all working at the same time. Where the width of
-one stage's output differs from the next one's input, a gearbox stands between them.
+one stage's output differs from the next one's input, a gearbox stands between them. A result with several readers is forked;
+in front of an add, a FIFO keeps what comes early (`flow` says how much).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
@@ -13,6 +15,7 @@ from math import gcd
 from . import nonzero
 from .errors import PlanError
 from .geometry import WindowGeometry, term_order, window_of
+from .joins import AveragePool, Fifo, Fork, Join, Requantizer, summing
 from .mac import MacUnit
 from .network import (
     ActivationTable,
@@ -34,7 +37,7 @@ from .nonzero import NonzeroReads
 from .output import OutputStage
 from .outputs import OUTPUTS
 from .outputs.activation_table import TableLookup
-from .plan import LayerPlan, Plan, PoolPlan
+from .plan import Entry, FifoPlan, LayerPlan, Plan, PoolPlan
 from .streams import StreamFormat
 from .sums import Sums, sums_of
 from .units import UNITS
@@ -169,7 +172,7 @@ class Argmax:
         return self.input.words
 
 
-Stage = Gearbox | Layer | Pool | Argmax
+Stage = Gearbox | Layer | Pool | Argmax | Join | AveragePool | Requantizer | Fork | Fifo
 
 
 def hardware_nodes(network: Network, plan: Plan | None = None) -> tuple[Node, ...]:
@@ -182,36 +185,35 @@ def hardware_nodes(network: Network, plan: Plan | None = None) -> tuple[Node, ..
     PlanError
         If a node has no hardware; the sentence names it.
     """
-    outputs = {entry.node: entry.output for entry in plan.layers if isinstance(entry, LayerPlan)} if plan else {}
-    return tuple(hardware_node(node, outputs.get(node.name, "")) for node in network.nodes)
+    outputs = {entry.node: getattr(entry, "output", "") for entry in plan.layers} if plan else {}
+    return tuple(hardware_node(network, node, outputs.get(node.name, "")) for node in network.nodes)
 
 
-def hardware_node(node: Node, output: str = "") -> Node:
+def hardware_node(network: Network, node: Node, output: str = "") -> Node:
     """One of `hardware_nodes`, for the output stage of that name; without a name: what is built unless a plan asks."""
     match node:
-        case Add() | AvgPool2d() | Requantize():
-            kind = {Add: "an add", AvgPool2d: "an average pool", Requantize: "a requantise"}[type(node)]
-            raise PlanError(f"{node.name}: {kind} node has no hardware yet; golden evaluates it, plan and build need a "
-                            "chain of convolutions, dense layers, max-pools and flattens")
-        case Dense(step=ActivationTable() as table) | Conv2d(step=ActivationTable() as table):
-            if table.monotone and output != TableLookup.name:
-                return replace(node, step=table.thresholds(node.outputs))
+        case Dense() | Conv2d() | Add() | AvgPool2d() | Requantize() if isinstance(node.step, ActivationTable):
+            if node.step.monotone and output != TableLookup.name:
+                return replace(node, step=node.step.thresholds(network.types[node.name].channels))
             return node
         case _:
             return node
 
 
-def check_layer(network: Network, plan: LayerPlan | PoolPlan) -> None:
+def check_layer(network: Network, plan: Entry) -> None:
     """Raise `PlanError` if ``plan`` cannot be built for its layer."""
-    node = next((hardware_node(n, getattr(plan, "output", "")) for n in network.nodes if n.name == plan.node), None)
+    node = next((hardware_node(network, n, getattr(plan, "output", "")) for n in network.nodes if n.name == plan.node), None)
     where = f"layer {plan.node}"
     if isinstance(node, MaxPool2d) and isinstance(plan, PoolPlan):
         channels = network.input_type(node).channels
         if channels % plan.channels:
             raise PlanError(f"{where}: channels must divide the {channels} channels, not {plan.channels}")
         return
+    if isinstance(node, Add | AvgPool2d | Requantize):
+        summing(network, node, plan)
+        return
     if not isinstance(node, Dense | Conv2d) or not isinstance(plan, LayerPlan):
-        raise PlanError(f"{where}: plan must be for a weight layer or a max-pool of the network; make the plan again")
+        raise PlanError(f"{where}: plan must be for a layer of the network and of its kind; make the plan again")
     x = network.input_type(node)
     groups = node.groups if isinstance(node, Conv2d) else 1
     kernel = node.kernel[0] if isinstance(node, Conv2d) else 1
@@ -292,6 +294,14 @@ class _Builder:
         self.streams: list[Stream] = []
         self.inputs: list[tuple[int, ...]] = []
         self.outputs: list[tuple[int, ...]] = []
+        self.names = {node.name for node in network.nodes}
+
+    def unused(self, name: str) -> str:
+        """``name``, or one like it that nothing else has."""
+        while name in self.names:
+            name += "_"
+        self.names.add(name)
+        return name
 
     def stream(self, name: str, node: str, form: StreamFormat) -> int:
         """A new stream; its number."""
@@ -306,6 +316,18 @@ class _Builder:
         self.outputs.append((output,))
         return output
 
+    def share(self, source: int, count: int) -> list[int]:
+        """Stream ``source`` for ``count`` readers."""
+        if count == 1:
+            return [source]
+        stream = self.streams[source]
+        fork = Fork(self.unused(f"{stream.name}_fork"), stream.format, count)
+        self.stages.append(fork)
+        self.inputs.append((source,))
+        self.outputs.append(tuple(self.stream(self.unused(f"{fork.name}{branch}"), stream.node, stream.format)
+                                  for branch in range(count)))
+        return list(self.outputs[-1])
+
     def fit(self, name: str, source: int, lanes: int) -> int:
         """Stream ``source`` in words of ``lanes``, through the greatest common divisor if need be."""
         stream = self.streams[source]
@@ -315,19 +337,63 @@ class _Builder:
         x = stream.format.type
         flat = StreamFormat(replace(x, shape=(x.size,)), stream.format.lanes)
         common = gcd(flat.lanes, lanes)
-        middle = replace(flat, lanes=common)
-        boxes = [Gearbox(f"{name}_split", flat, middle), Gearbox(f"{name}_join", middle, replace(flat, lanes=lanes))]
-        if common in (flat.lanes, lanes):
-            boxes = [Gearbox(name, flat, replace(flat, lanes=lanes))]
+        steps = [flat.lanes, lanes] if common in (flat.lanes, lanes) else [flat.lanes, common, lanes]
+        names = [name] if len(steps) == 2 else [f"{name}_split", f"{name}_join"]
         shape = self.network.types[stream.node]
-        for box in boxes:
-            shaped = StreamFormat(shape, box.output.lanes) if shape.channels % box.output.lanes == 0 else None
+        for own, before, after in zip(names, steps, steps[1:], strict=False):
+            box = Gearbox(self.unused(own), replace(flat, lanes=before), replace(flat, lanes=after))
+            shaped = StreamFormat(shape, after) if shape.channels % after == 0 else None
             source = self.put(box, stream.node, source, form=shaped)
         return source
 
-    def finish(self) -> Pipeline:
-        """The whole."""
-        return Pipeline(tuple(self.stages), tuple(self.streams), tuple(self.inputs), tuple(self.outputs))
+    def wait(self, name: str, source: int, fifo: FifoPlan | None) -> int:
+        """Stream ``source`` behind a FIFO, if there is one."""
+        if fifo is None:
+            return source
+        stream = self.streams[source]
+        stage = Fifo(self.unused(name), stream.format, fifo.depth, fifo.memory)
+        return self.put(stage, stream.node, source)
+
+
+def _origins(network: Network) -> dict[str, str]:
+    """For every node the one whose stage writes its result: a flatten and an output of scores have no hardware."""
+    origins: dict[str, str] = {}
+    for node in network.nodes:
+        passes = isinstance(node, Flatten) or (isinstance(node, Output) and node.kind == "scores")
+        origins[node.name] = origins[node.inputs[0]] if passes else node.name
+    return origins
+
+
+def _fifos(network: Network, plan: Plan) -> dict[tuple[str, int], FifoPlan]:
+    """The FIFOs of ``plan`` by add and number of the input, each checked."""
+    found: dict[tuple[str, int], FifoPlan] = {}
+    adds = {node.name: len(node.inputs) for node in network.nodes if isinstance(node, Add)}
+    for fifo in plan.fifos:
+        count = adds.get(fifo.node, 0)
+        if fifo.input >= count or (fifo.node, fifo.input) in found:
+            inputs = f"one each of its inputs 0 to {count - 1}" if count else "an add, which it is not"
+            raise PlanError(f"layer {fifo.node}: FIFOs must be for {inputs}, not for input {fifo.input}")
+        found[fifo.node, fifo.input] = fifo
+    return found
+
+
+def _stage(network: Network, node: Node, plan: Plan, lanes: int) -> Stage | None:
+    """The stage of ``node``, if it has one; ``lanes`` is what its input brings."""
+    match node:
+        case Dense() | Conv2d() | MaxPool2d():
+            entry = plan[node.name]
+            check_layer(network, entry)
+            if isinstance(node, MaxPool2d):
+                assert isinstance(entry, PoolPlan)
+                return Pool(node.name, node, network.input_type(node), entry)
+            assert isinstance(entry, LayerPlan)
+            return Layer(node.name, node, network.input_type(node), entry)
+        case Add() | AvgPool2d() | Requantize():
+            return summing(network, node, plan[node.name])
+        case Output(kind="argmax"):
+            return Argmax(node.name, node, StreamFormat(network.input_type(node), lanes))
+        case _:
+            return None
 
 
 def pipeline(network: Network, plan: Plan) -> Pipeline:
@@ -341,34 +407,23 @@ def pipeline(network: Network, plan: Plan) -> Pipeline:
     """
     if plan.digest != network.digest:
         raise PlanError(f"plan must be for model {network.digest[:16]}, not {plan.digest[:16]}; make the plan again")
-    build = _Builder(network)
-    found: dict[str, int] = {}  # node to the stream of its result
+    build, fifos, origins = _Builder(network), _fifos(network, plan), _origins(network)
+    readers = Counter(origins[name] for node in network.nodes if origins[node.name] == node.name for name in node.inputs)
+    free: dict[str, list[int]] = {}  # streams of each result that still wait for a reader
     for node in hardware_nodes(network, plan):
-        match node:
-            case Dense() | Conv2d():
-                layer_plan = plan[node.name]
-                check_layer(network, layer_plan)
-                assert isinstance(layer_plan, LayerPlan)
-                stage: Stage = Layer(node.name, node, network.input_type(node), layer_plan)
-            case MaxPool2d():
-                pool_plan = plan[node.name]
-                check_layer(network, pool_plan)
-                assert isinstance(pool_plan, PoolPlan)
-                stage = Pool(node.name, node, network.input_type(node), pool_plan)
-            case Output(kind="argmax"):
-                lanes = build.streams[found[node.input]].format.lanes if node.input in found else 1
-                stage = Argmax(node.name, node, StreamFormat(network.input_type(node), lanes))
-            case Flatten() | Output():
-                if node.input in found:
-                    found[node.name] = found[node.input]
-                continue
-            case _:
-                continue
-        source = found.get(node.input)
-        if source is None:
-            source = build.stream(network.input.name, network.input.name, stage.input)
-        source = build.fit(f"{stage.name}_gearbox", source, stage.input.lanes)
-        found[node.name] = build.put(stage, node.name, source)
+        first = free.get(origins[node.inputs[0]]) if node.inputs else None
+        stage = _stage(network, node, plan, build.streams[first[0]].format.lanes if first else 1)
+        if stage is None:
+            continue
+        sources = []
+        for number, (name, form) in enumerate(zip(node.inputs, getattr(stage, "inputs", (stage.input,)), strict=True)):
+            origin = origins[name]
+            if origin not in free:
+                free[origin] = build.share(build.stream(origin, origin, form), readers[origin])
+            which = str(number) if len(node.inputs) > 1 else ""
+            source = build.fit(f"{node.name}_gearbox{which}", free[origin].pop(0), form.lanes)
+            sources.append(build.wait(f"{node.name}_fifo{which}", source, fifos.get((node.name, number))))
+        free[node.name] = build.share(build.put(stage, node.name, *sources), readers[node.name] or 1)
     if not build.stages:
         raise PlanError("network must have at least one layer to be built")
-    return build.finish()
+    return Pipeline(tuple(build.stages), tuple(build.streams), tuple(build.inputs), tuple(build.outputs))

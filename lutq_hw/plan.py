@@ -82,18 +82,66 @@ class PoolPlan:
     channels: int = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class SumPlan:
+    """One add, average pool or requantise node.
+
+    Parameters
+    ----------
+    node
+        Name of the node.
+    channels
+        Channels summed at once; divides those of the input.
+    output, output_lanes, output_memory
+        As in `LayerPlan`; ``output_lanes`` divides ``channels``.
+    """
+
+    node: str
+    channels: int = 1
+    output: str
+    output_lanes: int = 1
+    output_memory: str = "luts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FifoPlan:
+    """A FIFO in front of an add, on a branch that is shorter than the other.
+
+    Parameters
+    ----------
+    node
+        Name of the add.
+    input
+        Number of its input, from 0.
+    depth
+        Words of the add's ``channels`` that are kept.
+    memory
+        ``bram`` or ``luts`` (registers).
+    """
+
+    node: str
+    input: int
+    depth: int
+    memory: str = "bram"
+
+
+Entry = LayerPlan | PoolPlan | SumPlan
+
+
 @dataclass(frozen=True)
 class Plan:
-    """The plans of all layers in network order, for one model and (if known) one board.
+    """The plans of all layers in network order, for one model and (if known) one board, and the FIFOs of branches.
 
-    ``digest`` is the model's; a plan made for another model is refused when it is used.
+    ``digest`` is the model's; a plan made for another model is refused when it is used. An input of an add that
+    ``fifos`` does not name has no FIFO.
     """
 
     digest: str
-    layers: tuple[LayerPlan | PoolPlan, ...]
+    layers: tuple[Entry, ...]
     board: str | None = None
+    fifos: tuple[FifoPlan, ...] = ()
 
-    def __getitem__(self, node: str) -> LayerPlan | PoolPlan:
+    def __getitem__(self, node: str) -> Entry:
         for layer in self.layers:
             if layer.node == node:
                 return layer
@@ -102,8 +150,9 @@ class Plan:
     def to_json(self) -> str:
         """Text that `from_json` reads back."""
         layers = [asdict(layer) for layer in self.layers]
+        fifos = {"fifos": [asdict(fifo) for fifo in self.fifos]} if self.fifos else {}
         return json.dumps({"format": "lutq plan", "version": VERSION, "board": self.board, "digest": self.digest,
-                           "layers": layers}, indent=2) + "\n"
+                           "layers": layers, **fifos}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -119,7 +168,11 @@ class Plan:
         digest, board, layers = raw.get("digest"), raw.get("board"), raw.get("layers")
         if not isinstance(digest, str) or not (board is None or isinstance(board, str)) or not isinstance(layers, list):
             raise PlanError("plan must have a digest (string), a board (string or null) and layers (list)")
-        return cls(digest, tuple(_layer(i, entry) for i, entry in enumerate(layers)), board)
+        fifos = raw.get("fifos", [])
+        if not isinstance(fifos, list):
+            raise PlanError("plan must have fifos that are a list, or none")
+        return cls(digest, tuple(_layer(f"layers[{i}]", entry) for i, entry in enumerate(layers)), board,
+                   tuple(_fields(FifoPlan, f"fifos[{i}]", entry) for i, entry in enumerate(fifos)))
 
     @classmethod
     def load(cls, path: Path) -> Plan:
@@ -134,20 +187,26 @@ class Plan:
             raise PlanError(f"{path}: {error}") from None
 
 
-def _layer(index: int, entry: Any) -> LayerPlan | PoolPlan:
+def _layer(place: str, entry: Any) -> Entry:
+    known = entry if isinstance(entry, Mapping) else {}
+    return _fields(LayerPlan if "unit" in known else SumPlan if "output" in known else PoolPlan, place, entry)
+
+
+def _fields(kind: type[Any], place: str, entry: Any) -> Any:
+    """A ``kind`` from the JSON object ``entry``, every field checked."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("node"), str):
-        raise PlanError(f'layers[{index}] must be an object with a "node"')
-    kind = LayerPlan if "unit" in entry else PoolPlan
+        raise PlanError(f'{place} must be an object with a "node"')
     known = {f.name: f for f in fields(kind)}
     where = f"layer {entry['node']}"
     for key, value in entry.items():
         if key not in known:
             raise PlanError(f"{where}: field must be one of {', '.join(known)}, not {key!r}")
-        if known[key].type == "int" and (type(value) is not int or value < 1):
-            raise PlanError(f"{where}: {key} must be a positive integer, not {value!r}")
+        if known[key].type == "int" and (type(value) is not int or value < (key != "input")):
+            least = "an integer from 0" if key == "input" else "a positive integer"
+            raise PlanError(f"{where}: {key} must be {least}, not {value!r}")
         if known[key].type == "str" and not isinstance(value, str):
             raise PlanError(f"{where}: {key} must be a string, not {value!r}")
-        if key.endswith("_memory") and value not in ("bram", "luts"):
+        if (key == "memory" or key.endswith("_memory")) and value not in ("bram", "luts"):
             raise PlanError(f"{where}: {key} must be bram or luts, not {value!r}")
         if key == "terms" and value not in TERMS:
             raise PlanError(f"{where}: {key} must be {' or '.join(TERMS)}, not {value!r}")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import PlanError
+from .flow import with_fifos
 from .network import Network
 from .plan import Plan
 from .planning.between import between
@@ -88,7 +89,7 @@ def find_plan(network: Network, board: Budget, *, fps: float | None = None, unit
             f"{network.name} cannot reach {fps:g} frames/s on the {board.title}: the fastest plan that fits takes {fewest} "
             f"cycles a frame, {board.plan_clock_hz / fewest:.0f} frames/s at {board.plan_clock_hz / 1e6:g} MHz; "
             "ask for a lower --fps, or train a smaller network")
-    plan = Plan(network.digest, tuple(c.plan for c in found.chosen), board.name)
+    plan = with_fifos(network, Plan(network.digest, tuple(c.plan for c in found.chosen), board.name))
     return Planned(plan, "fastest" if fps is None else "smallest", found.gap, found.chosen, search)
 
 

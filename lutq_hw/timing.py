@@ -8,11 +8,14 @@ depends on shapes, plan and stalls only, never on data.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
+from .errors import PlanError
 from .geometry import WindowGeometry
+from .joins import AveragePool, Fifo, Fork, Join, Requantizer
+from .output import OutputStage
 from .pipeline import Argmax, Gearbox, Layer, Pipeline, Pool, Stage
 
 READ_LATENCY = 3
@@ -25,7 +28,7 @@ Stall = Callable[[int], bool]
 
 
 class Timer(Protocol):
-    """One stage. `ready` may depend on the output's ready, nothing else may."""
+    """One stage with one input. `ready` may depend on the output's ready, nothing else may."""
 
     @property
     def valid(self) -> bool:
@@ -108,13 +111,12 @@ def window_timer(layer: Layer) -> WindowTimer:
     return WindowTimer(layer.window, reads.read_latency + layer.unit.latency, reads.ends, release=reads.release_delay)
 
 
-class LayerTimer:
-    """A weight layer: window reader and MAC unit as one pipeline, then the output stage."""
+class OutputTimer:
+    """An output stage (`gateware.serial`); alone it is the timer of a requantise."""
 
-    def __init__(self, layer: Layer):
-        self.window = window_timer(layer)
-        self.steps, self.interval, self.delay = layer.stage.steps, layer.stage.interval, layer.stage.delay
-        self.left = 0  # cycles that the output stage still needs for the word it holds
+    def __init__(self, stage: OutputStage):
+        self.steps, self.interval, self.delay = stage.steps, stage.interval, stage.delay
+        self.left = 0  # cycles still needed for the word it holds
         self.results = 0  # words in its skid buffer
         self.pending = False  # a word on its way there, out of a memory
 
@@ -123,24 +125,40 @@ class LayerTimer:
         return self.results > 0
 
     def ready(self, o_ready: bool) -> bool:
-        return self.window.filled != self.window.rows
+        return self.left == 0 or (self.left == 1 and self.results < 2)
 
     def step(self, i_valid: bool, o_ready: bool) -> None:
-        window = self.window
-        taken = i_valid and window.filled != window.rows
         free = self.results < 2
         slice_end = self.left > 0 and (self.left - 1) % self.steps == 0
         accept = self.left == 0 or (self.left == 1 and free)
-        sums = bool(window.pipe & window.top)
-        window.step(taken, accept or not sums)
         done = self.pending if self.delay else slice_end
         self.results += (done and free) - (o_ready and self.results > 0)
         if free:
             self.pending = slice_end
-        if accept and sums:
+        if accept and i_valid:
             self.left = self.interval
         elif self.left and (free or not slice_end):
             self.left -= 1
+
+
+class LayerTimer:
+    """Window reader and what sums its words as one pipeline, then the output stage: a weight layer or an average pool."""
+
+    def __init__(self, window: WindowTimer, stage: OutputStage):
+        self.window, self.output = window, OutputTimer(stage)
+
+    @property
+    def valid(self) -> bool:
+        return self.output.results > 0
+
+    def ready(self, o_ready: bool) -> bool:
+        return self.window.filled != self.window.rows
+
+    def step(self, i_valid: bool, o_ready: bool) -> None:
+        window = self.window
+        sums = bool(window.pipe & window.top)
+        window.step(i_valid and window.filled != window.rows, not sums or self.output.ready(o_ready))
+        self.output.step(sums, o_ready)
 
 
 class PoolTimer:
@@ -224,7 +242,54 @@ class ArgmaxTimer:
                     self.word, self.valid = 0, True
 
 
-def timer(stage: Stage) -> Timer:
+class FifoTimer:
+    """`gateware.fifo`: a memory of ``depth`` words, and the register that it is read into."""
+
+    def __init__(self, depth: int):
+        self.depth = depth
+        self.stored = 0
+        self.most = 0  # words ever stored, the one that comes included
+        self.valid = False
+
+    def ready(self, o_ready: bool) -> bool:
+        return self.stored != self.depth
+
+    def step(self, i_valid: bool, o_ready: bool) -> None:
+        stored = self.stored
+        push = i_valid and stored != self.depth
+        read = stored > 0 and (o_ready or not self.valid)
+        self.valid = read or (self.valid and not o_ready)
+        if push and stored >= self.most:
+            self.most = stored + 1
+        self.stored = stored + push - read
+
+
+class ForkTimer:
+    """`gateware.fork`: each branch is offered a word until it has taken it."""
+
+    def __init__(self, count: int):
+        self.done = [False] * count
+
+    def settle(self, i_valid: bool, ready: Sequence[bool]) -> bool:
+        """One clock edge; the result is the input's ready."""
+        taken = [done or o_ready for done, o_ready in zip(self.done, ready, strict=True)]
+        complete = all(taken)
+        if i_valid:
+            self.done = [False] * len(taken) if complete else taken
+        return complete
+
+
+class JoinTimer(OutputTimer):
+    """An add: all inputs are taken at once, when the output stage takes their sum."""
+
+    def settle(self, valid: bool, o_ready: bool) -> bool:
+        """One clock edge, ``valid`` when all inputs are; the result is the ready of all of them."""
+        ready = valid and self.ready(o_ready)
+        self.step(valid, o_ready)
+        return ready
+
+
+def timer(stage: Stage) -> Timer | ForkTimer:
     """The timer of ``stage``."""
     match stage:
         case Gearbox():
@@ -232,7 +297,17 @@ def timer(stage: Stage) -> Timer:
                 return CollectTimer(stage.output.lanes // stage.input.lanes)
             return SplitTimer(stage.input.lanes // stage.output.lanes)
         case Layer():
-            return LayerTimer(stage)
+            return LayerTimer(window_timer(stage), stage.stage)
+        case AveragePool():
+            return LayerTimer(dense_reads(stage.window, POOL_LATENCY), stage.stage)
+        case Join():
+            return JoinTimer(stage.stage)
+        case Requantizer():
+            return OutputTimer(stage.stage)
+        case Fork():
+            return ForkTimer(stage.count)
+        case Fifo():
+            return FifoTimer(stage.depth)
         case Pool():
             return PoolTimer(stage)
         case Argmax():
@@ -248,6 +323,9 @@ class Schedule:
     times: list[list[int]]
     words: list[int]
     """Words of one frame on each stream."""
+
+    fills: Mapping[str, int]
+    """Most words that the memory of each FIFO had to hold, by name of the stage."""
 
     @property
     def input(self) -> list[int]:
@@ -287,8 +365,8 @@ def schedule(pipeline: Pipeline, frames: int, *, idle: Stall = never, stall: Sta
 
     Raises
     ------
-    RuntimeError
-        If no word moves although source and sink let it: a deadlock, which is a bug.
+    PlanError
+        If words stop moving although source and sink let them, because a FIFO in front of an add is too small.
     """
     timers = [timer(stage) for stage in pipeline.stages]
     last = len(pipeline.streams) - 1
@@ -300,35 +378,68 @@ def schedule(pipeline: Pipeline, frames: int, *, idle: Stall = never, stall: Sta
     # A stage that nobody holds up finishes a frame, and moves words while it does, well within this time.
     patience = 1000 + 2 * max(getattr(stage, "interval", 0) for stage in pipeline.stages)
     quiet = 0
-    forwards = [(one, inputs[0], outputs[0])
-                for one, inputs, outputs in zip(timers, pipeline.inputs, pipeline.outputs, strict=True)]
-    backwards = forwards[::-1]
-    inputs, outputs = times[0], times[last]
+    parts = list(zip(timers, pipeline.inputs, pipeline.outputs, strict=True))
+    registered = [(one, outputs[0]) for one, _, outputs in parts if not isinstance(one, ForkTimer)]
+    forks = [(one, inputs[0], outputs) for one, inputs, outputs in parts if isinstance(one, ForkTimer)]
+    backwards = parts[::-1]
+    entered, left = times[0], times[last]
     cycle = 0
-    while len(outputs) < total_out:
-        offered = offered or (len(inputs) < total_in and not idle(cycle))
+    while len(left) < total_out:
+        offered = offered or (len(entered) < total_in and not idle(cycle))
         valid[0] = offered
         ready[last] = not stall(cycle)
-        # Valid is known beforehand, readiness travels backwards combinationally: one pass settles the cycle.
-        for one, _, target in forwards:
+        # What is valid follows from registers, forwards through forks; then readiness travels backwards: two passes settle
+        # the cycle.
+        for one, target in registered:
             valid[target] = one.valid
+        for one, source, targets in forks:
+            for target, done in zip(targets, one.done, strict=True):
+                valid[target] = valid[source] and not done
         moved = False
-        for one, source, target in backwards:
+        for one, sources, targets in backwards:
+            source, target = sources[0], targets[0]
             o_ready = ready[target]
             if o_ready and valid[target]:
                 times[target].append(cycle)
                 moved = True
-            ready[source] = one.ready(o_ready)
-            one.step(valid[source], o_ready)
+            if isinstance(one, ForkTimer):
+                for target in targets[1:]:
+                    if ready[target] and valid[target]:
+                        times[target].append(cycle)
+                        moved = True
+                ready[source] = one.settle(valid[source], [ready[target] for target in targets])
+            elif isinstance(one, JoinTimer):
+                taken = one.settle(all(valid[source] for source in sources), o_ready)
+                for source in sources:
+                    ready[source] = taken
+            else:
+                ready[source] = one.ready(o_ready)
+                one.step(valid[source], o_ready)
         if offered and ready[0]:
-            inputs.append(cycle)
+            entered.append(cycle)
             offered = False
             moved = True
         if moved:
             quiet = 0
-        elif ready[last] and (offered or len(inputs) == total_in):
+        elif ready[last] and (offered or len(entered) == total_in):
             quiet += 1
             if quiet > patience:
-                raise RuntimeError(f"pipeline is stuck: {len(outputs)} of {total_out} words after {cycle} cycles")
+                raise PlanError(_deadlock(pipeline, timers, valid, cycle - quiet))
         cycle += 1
-    return Schedule(times, words)
+    fills = {stage.name: one.most for stage, one in zip(pipeline.stages, timers, strict=True) if isinstance(one, FifoTimer)}
+    return Schedule(times, words, fills)
+
+
+def _deadlock(pipeline: Pipeline, timers: Sequence[Timer | ForkTimer], valid: Sequence[bool], cycle: int) -> str:
+    """Sentence about the FIFO that is full and holds up what its own add waits for."""
+    writers = {number: k for k, outputs in enumerate(pipeline.outputs) for number in outputs}
+    for stage, inputs in zip(pipeline.stages, pipeline.inputs, strict=True):
+        if isinstance(stage, Join) and not all(valid[number] for number in inputs):
+            for k, number in enumerate(inputs):
+                writer = timers[writers[number]] if number in writers else None
+                full = writer.stored == writer.depth if isinstance(writer, FifoTimer) else True
+                if valid[number] and full:
+                    depth = writer.depth if isinstance(writer, FifoTimer) else 0
+                    return (f"layer {stage.name}: the FIFO at its input {k} must hold more than {depth} words, or no word "
+                            f"moves any more after cycle {cycle} (deadlock); make the plan again")
+    raise RuntimeError(f"pipeline is stuck after cycle {cycle} without a reason")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from lutq_hw.network import Conv2d, Dense, MaxPool2d, Network, WeightNode
+from lutq_hw.flow import with_fifos
+from lutq_hw.network import Add, AvgPool2d, Conv2d, Dense, MaxPool2d, Network, Requantize, WeightNode
 from lutq_hw.nonzero import reject
 from lutq_hw.outputs import OUTPUTS
 from lutq_hw.pipeline import hardware_nodes
-from lutq_hw.plan import LayerPlan, Plan, PoolPlan
+from lutq_hw.plan import Entry, LayerPlan, Plan, PoolPlan, SumPlan
 from lutq_hw.sums import sums_of
 from lutq_hw.units import UNITS
 
@@ -25,13 +26,26 @@ def divisors(n: int) -> list[int]:
 
 def random_plan(rng: np.random.Generator, network: Network) -> Plan:
     """A valid plan for ``network``."""
-    layers: list[LayerPlan | PoolPlan] = []
+    layers: list[Entry] = []
     for node in hardware_nodes(network):
         if isinstance(node, Dense | Conv2d):
             layers.append(random_layer(rng, network, node))
         elif isinstance(node, MaxPool2d):
             layers.append(PoolPlan(node=node.name, channels=int(rng.choice(divisors(network.types[node.name].channels)))))
-    return Plan(network.digest, tuple(layers))
+        elif isinstance(node, Add | AvgPool2d | Requantize):
+            layers.append(random_sums(rng, network, node))
+    return with_fifos(network, Plan(network.digest, tuple(layers)))
+
+
+def random_sums(rng: np.random.Generator, network: Network, node: Add | AvgPool2d | Requantize) -> SumPlan:
+    """A valid plan of a node without weights."""
+    channels = int(rng.choice(divisors(network.types[node.name].channels)))
+    original = next(n for n in network.nodes if n.name == node.name)  # whose activation table may stay one
+    assert isinstance(original, Add | AvgPool2d | Requantize)
+    sums = [sums_of(each, *network.input_types(node)) for each in (node, original)]
+    outputs = [name for name, output in OUTPUTS.items() if any(output.reject(each) is None for each in sums)]
+    return SumPlan(node=node.name, channels=channels, output=str(rng.choice(outputs)),
+                   output_lanes=int(rng.choice(divisors(channels))), output_memory=str(rng.choice(MEMORIES)))
 
 
 def random_layer(rng: np.random.Generator, network: Network, node: WeightNode) -> LayerPlan:

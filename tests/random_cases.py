@@ -20,7 +20,6 @@ from networks import Limits, random_codes, random_network
 from plans import random_plan
 from sim_cases import amaranth_verdict, case_of
 
-from lutq_hw.errors import PlanError
 from lutq_hw.network import Conv2d, MaxPool2d, Network
 from lutq_hw.network.tensor import Ints
 from lutq_hw.pipeline import pipeline
@@ -33,10 +32,6 @@ MAX_WORK = 1500
 """Largest run, and largest sum over the layers of lanes times dictionary entries; larger draws are drawn again."""
 
 PAUSES = ((0.0, 0.0), (0.5, 0.5), (0.8, 0.0), (0.0, 0.8), (0.2, 0.3))
-
-NO_HARDWARE = "has no hardware"
-"""What the sentence says when a node cannot be built yet; such a network is drawn again."""
-
 
 @dataclass(frozen=True)
 class Drawn:
@@ -86,7 +81,7 @@ class Drawn:
 
 
 def draw(seed: int) -> Drawn:
-    """The case of ``seed``: drawn until it is small enough and has hardware."""
+    """The case of ``seed``: drawn until it is small enough."""
     rng = np.random.default_rng(seed)
     limits = Limits(extent=5, channels=4, bits=4, entries=6, map_layers=2, dense_layers=2, graph=seed % 2 == 0,
                     activation_tables="monotone" if seed % 2 == 0 or seed % 3 == 0 else "")
@@ -94,15 +89,7 @@ def draw(seed: int) -> Drawn:
     while True:
         network = random_network(rng, limits)
         frames = int(rng.integers(1, 4))
-        try:
-            plan = random_plan(rng, network)
-            pipeline(network, plan)
-        except PlanError as error:
-            if NO_HARDWARE not in str(error):
-                raise
-            if limits.graph and rng.random() < 0.1:  # no node of the graph can be built yet
-                limits = Limits(**{**vars(limits), "graph": False})
-            continue
+        plan = random_plan(rng, network)
         drawn = Drawn(network, plan, random_codes(rng, network, frames), Stalls(idle, stall, seed))
         work = sum(layer.pe * layer.simd * node.weights.flat.entries for layer in plan.layers
                    if isinstance(layer, LayerPlan) for node in network.weighted if node.name == layer.node)

@@ -12,6 +12,7 @@ from random_cases import Drawn
 
 from lutq_hw import golden
 from lutq_hw.errors import LutqError
+from lutq_hw.flow import with_fifos
 from lutq_hw.network import Codebook, Conv2d, Dense, Flatten, Input, Network, Node, Output, Thresholds
 from lutq_hw.pipeline import pipeline
 from lutq_hw.plan import LayerPlan, Plan
@@ -79,7 +80,8 @@ def candidates(drawn: Drawn) -> Iterator[Callable[[], Drawn]]:
     for number, layer in enumerate(drawn.plan.layers):
         for change in simpler(layer):
             layers = (*drawn.plan.layers[:number], replace(layer, **change), *drawn.plan.layers[number + 1:])
-            yield lambda layers=layers: replace(drawn, plan=replace(drawn.plan, layers=layers))
+            plan = replace(drawn.plan, layers=layers)
+            yield lambda plan=plan: replace(drawn, plan=with_fifos(drawn.network, plan))
     for node in nodes:
         yield from ((lambda node=node, change=change: changed(drawn, node, change)) for change in plainer(node))
     for axis in range(len(drawn.network.input.type.shape)):
@@ -96,7 +98,7 @@ def rebuilt(drawn: Drawn, nodes: list[Node], codes: Any) -> Drawn:
     network = Network(drawn.network.name, tuple(nodes))
     names = set(network.types) - {network.input.name}
     layers = tuple(layer for layer in drawn.plan.layers if getattr(layer, "node", None) in names)
-    return Drawn(network, Plan(network.digest, layers), codes, drawn.stalls)
+    return Drawn(network, with_fifos(network, Plan(network.digest, layers)), codes, drawn.stalls)
 
 
 def reached(network: Network, node: Node) -> set[str]:

@@ -62,7 +62,7 @@ def random_case(seed: int, *, frames: int = 2) -> Case:
     """Everything from ``seed``: network, plan, frames, pauses."""
     rng = np.random.default_rng(seed)
     network = random_network(rng, Limits(extent=6, channels=4, bits=5, entries=6,
-                                         activation_tables=("any", "", "monotone")[seed % 3]))
+                                         activation_tables=("any", "", "monotone")[seed % 3], graph=seed % 5 > 2))
     plan = random_plan(rng, network)
     pauses = [(0.0, 0.0), (0.5, 0.5), (0.8, 0.0), (0.0, 0.8)][seed % 4]
     return case_of(f"random{seed}", network, plan, random_codes(rng, network, frames), Stalls(*pauses, seed))

@@ -8,11 +8,17 @@ from amaranth import Module, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..flow import check_flow
+from ..joins import AveragePool, Fifo, Fork, Join, Requantizer
 from ..network import Network
 from ..pipeline import Argmax, Gearbox, Layer, Pool, Stage, pipeline
 from ..plan import Plan
 from .argmax import ArgmaxStage
+from .average import AverageEngine
+from .fifo import StreamFifo
+from .fork import StreamFork
 from .gearbox import Collector, Splitter
+from .join import JoinEngine, RequantizeEngine
 from .layer import LayerEngine
 from .nonzero import NonzeroEngine
 from .pool import PoolEngine
@@ -32,6 +38,16 @@ def component(stage: Stage) -> wiring.Component:
             return NonzeroEngine(stage)
         case Pool():
             return PoolEngine(stage)
+        case Join():
+            return JoinEngine(stage)
+        case AveragePool():
+            return AverageEngine(stage)
+        case Requantizer():
+            return RequantizeEngine(stage)
+        case Fork():
+            return StreamFork(stage.input.width, stage.count)
+        case Fifo():
+            return StreamFifo(stage.input.width, stage.depth, stage.memory)
         case Argmax():
             x = stage.input.type
             return ArgmaxStage(bits=x.bits, is_signed=x.signed, lanes=stage.input.lanes, words=stage.input.words,
@@ -61,11 +77,17 @@ class Accelerator(wiring.Component):
         How frames become words.
     pipeline
         Stages and streams.
+
+    Raises
+    ------
+    PlanError
+        If the plan cannot be built, or words would stop moving in it.
     """
 
     def __init__(self, network: Network, plan: Plan, *, taps: bool = False):
         self.network, self.plan, self.taps = network, plan, taps
         self.pipeline = pipeline(network, plan)
+        check_flow(network, plan)
         *inner, last = self.pipeline.streams
         self.input_format, self.output_format = self.pipeline.streams[0].format, last.format
         members = {"i": In(stream.Signature(unsigned(self.input_format.width))),

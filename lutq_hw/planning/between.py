@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..cost import Cost
 from ..costing import stage_cost
+from ..flow import fifo_room
 from ..network import Network
 from ..pipeline import pipeline
 from ..plan import Plan
@@ -13,10 +14,12 @@ from .candidates import Candidate
 
 
 def between(network: Network) -> Callable[[Sequence[Candidate]], Cost]:
-    """Price of all stages of a pipeline that no candidate is for."""
+    """Price of all stages of a pipeline that no candidate is for; FIFOs, whose depths nobody knows yet, as `fifo_room` says."""
+    fifos = fifo_room(network)
+
     def price(chosen: Sequence[Candidate]) -> Cost:
         planned = {c.plan.node for c in chosen}
         stages = pipeline(network, Plan(network.digest, tuple(c.plan for c in chosen))).stages
-        return sum((stage_cost(stage) for stage in stages if stage.name not in planned), Cost())
+        return sum((stage_cost(stage) for stage in stages if stage.name not in planned), fifos)
 
     return price

@@ -14,10 +14,23 @@ import numpy as np
 from ..cost import Cost
 from ..costing import LayerParts, stage_cost
 from ..errors import PlanError
-from ..network import ActivationTable, Conv2d, Dense, MaxPool2d, Network, Node, TensorType, WeightNode
+from ..joins import summing
+from ..network import (
+    ActivationTable,
+    Add,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    MaxPool2d,
+    Network,
+    Node,
+    Requantize,
+    TensorType,
+    WeightNode,
+)
 from ..outputs import OUTPUTS
 from ..pipeline import Layer, Pool, hardware_nodes
-from ..plan import LayerPlan, PoolPlan
+from ..plan import Entry, LayerPlan, PoolPlan, SumPlan
 from ..sums import Sums, sums_of
 from ..units import UNITS
 from .budget import RESOURCES
@@ -37,7 +50,7 @@ PATENTED = "product-table"
 class Candidate:
     """One way to build a layer: cycles for a frame in steady state, and price."""
 
-    plan: LayerPlan | PoolPlan
+    plan: Entry
     cycles: int
     cost: Cost
     period_ns: float = 0.0
@@ -178,6 +191,24 @@ def pool_candidates(node: MaxPool2d, x: TensorType) -> list[Candidate]:
     return pareto_by_ports([Candidate(p.plan, max(p.interval, p.input.words), stage_cost(p)) for p in pools])
 
 
+def sum_candidates(network: Network, node: Add | AvgPool2d | Requantize) -> list[Candidate]:
+    """Every sensible way to build a node without weights that a step may follow."""
+    found: list[Candidate] = []
+    sums = sums_of(node, *network.input_types(node))
+    outputs = usable_outputs(sums)
+    if not outputs:
+        reasons = "; ".join(f"{name}: {output.reject(sums)}" for name, output in OUTPUTS.items())
+        raise PlanError(f"layer {node.name}: no output stage can finish it ({reasons})")
+    for channels in divisors(network.input_type(node).channels):
+        for output in outputs:
+            for lanes in divisors(channels):
+                for memory in ("luts", "bram"):
+                    plan = SumPlan(node=node.name, channels=channels, output=output, output_lanes=lanes, output_memory=memory)
+                    stage = summing(network, node, plan)
+                    found.append(Candidate(plan, max(stage.interval, stage.input.words), stage_cost(stage)))
+    return pareto_by_ports(found)
+
+
 def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Candidates that no other one equals or beats in cycles, period and every resource; the fastest first."""
     return [candidates[i] for i in efficient(np.array([c.figures for c in candidates], float))]
@@ -201,6 +232,8 @@ def node_candidates(network: Network, node: Node, units: Sequence[str] | None = 
     """
     if isinstance(node, MaxPool2d):
         return pool_candidates(node, network.input_type(node))
+    if isinstance(node, Add | AvgPool2d | Requantize):
+        return sum_candidates(network, node)
     if isinstance(node, Dense | Conv2d):
         verdicts = unit_verdicts(node, network.input_type(node), units)
         usable = [name for name, reason in verdicts.items() if reason is None]
