@@ -60,7 +60,7 @@ def describe(file: str, p: Point, family: Family) -> tuple[str, Features]:
     if file == "fifo":
         return f"fifo {p['memory']}", fifo_features(p["width"], p["depth"], p["memory"])
     if file == "adder":
-        return "adder", adder_features(len(p["inputs"]), p["lanes"], stream_adder(**p).bits)
+        return "adder", adder_features(stream_adder(**p).types, p["shifts"], p["lanes"])
     if file == "averager":
         return "averager", averager_features(p["lanes"], p["bits"])
     return "argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"])
@@ -70,6 +70,8 @@ def fit(rows: Sequence[tuple[Features, Point]], resource: str, floor: float) -> 
     """Coefficients of one resource; the error of a part below ``floor`` cells counts as if it had that many."""
     names = list(rows[0][0])
     matrix = np.array([[f[name] for name in names] for f, _ in rows], float)
+    if not any(point[resource] for _, point in rows):
+        return {}
     wanted = np.array([max(1.0, point[resource]) for _, point in rows])
     weight = np.maximum(floor, wanted)
     found, _ = nnls(matrix / weight[:, None], wanted / weight)

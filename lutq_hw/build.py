@@ -15,6 +15,7 @@ from typing import Any
 from .board import Board
 from .cost import Cost
 from .errors import InputError, ToolError
+from .flow import check_flow
 from .folder import whole_folder
 from .gateware.system import System
 from .link.rate import FTDI_HZ, MAX_ERROR, STANDARD, Baud, pick_baud
@@ -237,6 +238,7 @@ def build(network: Network, plan: Plan, board: Board, output: Path, *, clock_hz:
     if clock_hz is not None and not board.clock_range_hz[0] <= clock_hz <= board.clock_range_hz[1]:
         low, high = (f"{hz / 1e6:.4g}" for hz in board.clock_range_hz)
         raise InputError(f"clock must be {low} to {high} MHz on the {board.title}, not {clock_hz / 1e6:g} MHz")
+    check_flow(network, plan)
     performance = Performance(network, plan)
     with whole_folder(output, marker=REPORT) as work:
         builder = Builder(performance, board, work, seeds=seeds, runner=runner)

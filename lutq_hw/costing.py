@@ -186,7 +186,7 @@ def stage_cost(stage: Stage, family: Family = ICE40) -> Cost:
             compare = stage.x.bits * stage.plan.channels
             return window_cost(stage.window, stage.x.bits, family) + Cost(luts=2.5 * compare + 3, ffs=compare + 2)
         case Join():
-            front = adder_features(len(stage.types), stage.plan.channels, stage.sums.bits)
+            front = adder_features(stage.types, stage.node.shifts, stage.plan.channels)
             return fitted("adder", front, family=family) + output_cost(stage.stage, family)
         case AveragePool():
             front = averager_features(stage.plan.channels, stage.sums.bits)

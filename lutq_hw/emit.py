@@ -12,6 +12,7 @@ from amaranth.lib import wiring
 
 from . import __version__
 from .errors import ToolError
+from .flow import check_flow
 from .folder import whole_folder
 from .gateware.accelerator import Accelerator
 from .network import Network
@@ -65,6 +66,7 @@ def write_accelerator(network: Network, plan: Plan, output: Path, *, name: str =
     InputError
         If ``output`` holds other files.
     """
+    check_flow(network, plan)
     with whole_folder(output, marker="manifest.json") as work:
         accelerator = Accelerator(network, plan)
         verilog, *tables = write_verilog(accelerator, work, name=name, runner=runner)

@@ -80,9 +80,16 @@ class Performance:
         return max(self.layers, key=lambda figures: figures.cycles)
 
     @property
+    def slowest_stage(self) -> str:
+        """Name of the stage, with weights or without, that decides the rate."""
+        return max(self.stages, key=lambda stage: max(getattr(stage, "interval", 0), stage.input.words)).name
+
+    @property
     def lane_utilisation(self) -> float:
-        """Share of all lanes x cycles in which a term is summed."""
+        """Share of all lanes x cycles in which a term is summed; 0 without weights."""
         lanes = sum(figures.layer.lanes for figures in self.layers)
+        if not lanes:
+            return 0.0
         return sum(figures.macs for figures in self.layers) / (lanes * self.cycles_per_frame)
 
     @cached_property

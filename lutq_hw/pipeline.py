@@ -369,10 +369,11 @@ def _fifos(network: Network, plan: Plan) -> dict[tuple[str, int], FifoPlan]:
     found: dict[tuple[str, int], FifoPlan] = {}
     adds = {node.name: len(node.inputs) for node in network.nodes if isinstance(node, Add)}
     for fifo in plan.fifos:
-        count = adds.get(fifo.node, 0)
-        if fifo.input >= count or (fifo.node, fifo.input) in found:
-            inputs = f"one each of its inputs 0 to {count - 1}" if count else "an add, which it is not"
-            raise PlanError(f"layer {fifo.node}: FIFOs must be for {inputs}, not for input {fifo.input}")
+        if fifo.node not in adds:
+            raise PlanError(f"layer {fifo.node}: a FIFO must be for an add of the network; make the plan again")
+        if fifo.input >= adds[fifo.node] or (fifo.node, fifo.input) in found:
+            raise PlanError(f"layer {fifo.node}: input of a FIFO must be 0 to {adds[fifo.node] - 1}, each once, "
+                            f"not {fifo.input}")
         found[fifo.node, fifo.input] = fifo
     return found
 

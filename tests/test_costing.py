@@ -6,10 +6,11 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from benchmarks.stage_points import random_stage
+from benchmarks.stage_points import random_stage, stream_adder
 from lutq_hw.cost import Cost, bram_count, bram_shape
-from lutq_hw.costing import argmax_features, fitted, gearbox_cost, output_cost, rom_cost, window_cost
+from lutq_hw.costing import argmax_features, fifo_cost, fitted, gearbox_cost, output_cost, rom_cost, window_cost
 from lutq_hw.geometry import WindowGeometry
+from lutq_hw.graph_cost import adder_features, averager_features, fork_features
 
 POINTS = resources.files("lutq_hw") / "points"
 
@@ -37,10 +38,18 @@ def priced(name, p) -> Cost:
         return output_cost(random_stage(np.random.default_rng(p["seed"]), p["name"]))
     if name == "gearbox":
         return gearbox_cost(p["kind"], p["width"], p["count"])
+    if name == "fork":
+        return fitted("fork", fork_features(p["count"]))
+    if name == "fifo":
+        return fifo_cost(**p)
+    if name == "adder":
+        return fitted("adder", adder_features(stream_adder(**p).types, p["shifts"], p["lanes"]))
+    if name == "averager":
+        return fitted("averager", averager_features(p["lanes"], p["bits"]))
     return fitted("argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"]))
 
 
-@pytest.mark.parametrize("name", ["window", "rom", "output", "gearbox", "argmax"])
+@pytest.mark.parametrize("name", ["window", "rom", "output", "gearbox", "argmax", "fork", "fifo", "adder", "averager"])
 def test_prices_are_near_the_points(name):
     found = points(name)
     assert len(found) >= 10

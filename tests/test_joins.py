@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from networks import Limits, random_codes, random_network, random_table, residual_network
 from test_golden import both, naive_step
 
-from lutq_hw import cli, golden, golden_fast, modelfile, step_tables
+from lutq_hw import golden, golden_fast, step_tables
 from lutq_hw.errors import ModelError, PlanError
 from lutq_hw.network import (
     ActivationTable,
@@ -345,33 +344,3 @@ def test_a_table_that_is_too_large_is_refused() -> None:
                 r"entries, at most 2048 can be looked up; .*\)$")
     with pytest.raises(PlanError, match=sentence):
         make_plan(network, find_board("icebreaker"))
-
-
-WITHOUT_HARDWARE = {
-    "sum: an add": Add("sum", ("image", "image"), step=Shift(1, 3)),
-    "pool: an average pool": AvgPool2d("pool", "image", (1, 1), step=Shift(0, 3)),
-    "codes: a requantise": Requantize("codes", "image", Shift(1, 2)),
-}
-
-
-@pytest.mark.parametrize("command", ["plan", "build", "simulate", "verilog"])
-@pytest.mark.parametrize("what", WITHOUT_HARDWARE)
-def test_commands_name_a_node_without_hardware(command: str, what: str, tmp_path: Path,
-                                               capsys: pytest.CaptureFixture[str]) -> None:
-    node = WITHOUT_HARDWARE[what]
-    network = Network("joined", (
-        Input("image", TensorType((2, 2, 1), 3)), node, Flatten("flat", node.name),
-        Dense("fc", "flat", Codebook(np.zeros((2, 4), int), [1])), Output("out", "fc")))
-    modelfile.save(network, tmp_path / "m.npz")
-    np.save(tmp_path / "images.npy", np.zeros((1, 2, 2, 1), np.uint8))
-    arguments = {"plan": [], "simulate": ["--images", str(tmp_path / "images.npy")]}.get(
-        command, ["--output", str(tmp_path / "out")])
-    assert cli.main([command, "--model", str(tmp_path / "m.npz"), *arguments]) == 2
-    sentence = (f"{what} node has no hardware yet; golden evaluates it, plan and build need a chain of convolutions, "
-                "dense layers, max-pools and flattens")
-    assert capsys.readouterr() == ("", f"lutq: {sentence}\n")
-    assert cli.main(["golden", "--model", str(tmp_path / "m.npz"), "--images", str(tmp_path / "images.npy"),
-                     "--layers"]) == 0
-    assert cli.main(["show", "--model", str(tmp_path / "m.npz")]) == 0
-    shown = capsys.readouterr().out
-    assert re.search(rf"^{node.name} +{type(node).__name__.lower()} .* shift \d$", shown, re.MULTILINE)

@@ -84,6 +84,7 @@ def describe(performance: Performance, board: Board, planned: Planned | None = N
     """Everything that the command shows, as JSON values; ``planned`` if the plan was searched for."""
     from dataclasses import asdict
 
+    from ..joins import AveragePool, Fifo, Join, Requantizer
     from ..pipeline import Layer
     from ..planner import explain
     figures = {f.layer.name: f for f in performance.layers}
@@ -96,6 +97,10 @@ def describe(performance: Performance, board: Board, planned: Planned | None = N
             found = figures[stage.name]
             row |= asdict(stage.plan) | {"simd": stage.plan.simd, "cycles": found.cycles, "macs": found.macs,
                                          "lane_utilisation": found.lane_utilisation}
+        elif isinstance(stage, Join | AveragePool | Requantizer):
+            row |= asdict(stage.plan) | {"cycles": stage.interval}
+        elif isinstance(stage, Fifo):
+            row |= {"depth": stage.depth, "width": stage.input.width, "memory": stage.memory}
         stages.append(row)
     clock = board.plan_clock_hz
     return {
@@ -106,7 +111,7 @@ def describe(performance: Performance, board: Board, planned: Planned | None = N
         "cycles_per_frame": performance.cycles_per_frame, "latency_cycles": performance.latency,
         "plan_clock_mhz": clock / 1e6, "frames_per_second": clock / performance.cycles_per_frame,
         "lane_utilisation": performance.lane_utilisation,
-        "slowest_layer": performance.slowest.layer.name,
+        "slowest_layer": performance.slowest_stage,
         "optimality": None if planned is None else {
             "goal": planned.goal, "gap": planned.gap, "optimal": planned.optimal, "sentence": planned.sentence},
         "units": [asdict(verdict) for verdict in explain(performance.network, performance.plan, board)],
@@ -119,10 +124,12 @@ def text(d: dict[str, Any]) -> str:
     rows = []
     for s in d["stages"]:
         cost = s["estimated"]
-        array = f"{s['pe']} x {s['simd']}" if "unit" in s else ""
+        array = f"{s['pe']} x {s['simd']}" if "unit" in s else f"{s['channels']}" if "output" in s else ""
+        if "depth" in s:
+            array = f"{s['depth']} words ({s['memory']})"
         rows.append([
             s["name"], s.get("unit", s["kind"]), array, s.get("index_memory", ""),
-            f"{s['output']} x {s['output_lanes']} ({s['output_memory']})" if "unit" in s else "",
+            f"{s['output']} x {s['output_lanes']} ({s['output_memory']})" if "output" in s else "",
             s.get("cycles"), f"{100 * s['lane_utilisation']:.1f} %" if "unit" in s else "",
             round(cost["luts"]), cost["brams"], cost["dsps"]])
     total = ["total", "", "", "", "", d["cycles_per_frame"], f"{100 * d['lane_utilisation']:.1f} %",

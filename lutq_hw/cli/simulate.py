@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     """Load, plan, simulate, report."""
     from .. import golden
     from ..board import find_board
+    from ..flow import check_flow
     from ..images import load_images
     from ..modelfile import load
     from ..plan import Plan
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     images, labels = images[:args.count], None if labels is None else labels[:args.count]
     golden.encode(network, images[:1])  # a wrong shape is refused before anything slow begins
     plan = Plan.load(args.plan) if args.plan else make_plan(network, find_board(args.board))
+    check_flow(network, plan)
     # Whatever a message may point at stays: the temporary folder goes only when all is well.
     folder = Path(tempfile.mkdtemp(prefix="lutq-")) if args.keep is None else args.keep
     through = _uart if args.through == "uart" else _stream
