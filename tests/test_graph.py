@@ -208,7 +208,7 @@ def test_a_resnet20_in_small_is_planned():
     kinds = [type(stage) for stage in performance.stages]
     assert kinds.count(Fork) == 9 and 9 <= kinds.count(Fifo) <= 18
     assert not shortage(performance.cost, Roomy.available)
-    assert performance.cycles_per_frame <= 1.02 * max(getattr(s, "interval", 0) for s in performance.stages)
+    assert performance.cycles_per_frame <= 1.05 * max(getattr(s, "interval", 0) for s in performance.stages)
     assert {fifo.node for fifo in plan.fifos} == {node.name for node in network.nodes if isinstance(node, Add)}
 
 
