@@ -45,7 +45,7 @@ def block() -> Network:
     """An image, a convolution over it, their sum."""
     rng = np.random.default_rng(4)
     conv = Conv2d("conv", "image", Codebook(rng.integers(0, 3, (2, 3, 3, 2)), dictionary=(-1, 0, 2)), step=Shift(2, 3),
-                  padding=1)
+                  padding=(1, 1))
     return Network("block", (
         Input("image", TensorType((5, 4, 2), 3)), conv, Add("add", ("conv", "image"), (1, 0), Shift(1, 3)),
         Requantize("code", "add", Shift(1, 2)), AvgPool2d("pool", "code", (5, 4)), Flatten("flat", "pool"),
@@ -152,7 +152,8 @@ def test_plans_are_kept_as_json():
      "layer add: input of a FIFO must be 0 to 1, each once, not 2"),
     ({"fifos": [{"node": "add", "input": 1, "depth": 1}] * 2},
      "layer add: input of a FIFO must be 0 to 1, each once, not 1"),
-    ({"fifos": [{"node": "conv", "input": 0, "depth": 1}]}, "layer conv: a FIFO must be for an add of the network; make the plan again"),
+    ({"fifos": [{"node": "conv", "input": 0, "depth": 1}]},
+     "layer conv: a FIFO must be for an add of the network; make the plan again"),
 ])
 def test_wrong_fifos(change: dict[str, object], sentence: str):
     network = block()

@@ -14,7 +14,7 @@ from .candidates import Candidate
 
 
 def between(network: Network) -> Callable[[Sequence[Candidate]], Cost]:
-    """Price of all stages of a pipeline that no candidate is for; FIFOs, whose depths nobody knows yet, as `fifo_room` says."""
+    """Price of all stages of a pipeline that no candidate is for; of FIFOs, whose depths are not known yet, `fifo_room`."""
     fifos = fifo_room(network)
 
     def price(chosen: Sequence[Candidate]) -> Cost:
