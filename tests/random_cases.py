@@ -73,7 +73,8 @@ class Drawn:
                 yield "depthwise" if node.groups == self.network.input_type(node).channels else "grouped"
         for layer in self.plan.layers:
             if isinstance(layer, LayerPlan):
-                yield from (f"unit {layer.unit}", f"output {layer.output}", f"index in {layer.index_memory}", f"terms {layer.terms}",
+                yield from (f"unit {layer.unit}", f"output {layer.output}", f"terms {layer.terms}",
+                            f"index in {layer.index_memory}",
                             f"rows {'all' if layer.rows > 1 else '1'}")
         for stage in pipeline(self.network, self.plan).stages:
             yield f"stage {type(stage).__name__}"

@@ -1,0 +1,315 @@
+# amaranth: UnusedElaboratable=no
+"""What is broken on purpose, and the check that must see it: every MAC unit, output stage and part of the gateware.
+
+Units and stages are found in their folders, and so are the parts of engines: whatever file of ``gateware/`` takes part when
+an engine is built.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from amaranth import Cat, Mux, Value
+from amaranth.lib import wiring
+from random_cases import Drawn, draw
+from sim_cases import amaranth_verdict
+from test_outputs import expected as stage_words
+from test_outputs import random_stage
+from test_units import DICTIONARIES, accepts, codebook, make, random_table
+
+from lutq_hw.gateware.accelerator import Accelerator
+from lutq_hw.gateware.argmax import ArgmaxStage
+from lutq_hw.gateware.gearbox import Collector, Splitter
+from lutq_hw.gateware.skid import SkidBuffer
+from lutq_hw.mac import MacUnit
+from lutq_hw.output import OutputStage
+from lutq_hw.outputs import OUTPUTS
+from lutq_hw.timing import ArgmaxTimer, CollectTimer, SplitTimer
+from lutq_hw.units import UNITS
+
+from .drive import Run, Wrong
+
+
+class Check(Protocol):
+    """One simulation; calling it raises if anything is wrong."""
+
+    def build(self) -> wiring.Component:
+        """The component that it simulates."""
+        ...
+
+    def __call__(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing to be broken.
+
+    Parameters
+    ----------
+    name
+        Name of the unit, stage or part.
+    module
+        Where its description is; functions in it that take part in building the hardware are changed.
+    checks
+        Makes the checks.
+    """
+
+    name: str
+    module: ModuleType
+    checks: Callable[[], Sequence[Check]] = field(repr=False)
+
+
+class UnitTimer:
+    """The rule of `MacUnit`: one pipeline of ``latency`` registers."""
+
+    def __init__(self, latency: int, lasts: Sequence[bool]):
+        self.pipe, self.lasts, self.next = [False] * latency, lasts, 0
+
+    @property
+    def valid(self) -> bool:
+        return self.pipe[-1]
+
+    def ready(self, o_ready: bool) -> bool:
+        return o_ready or not self.valid
+
+    def step(self, i_valid: bool, o_ready: bool) -> None:
+        if self.ready(o_ready):
+            self.pipe = [i_valid and self.lasts[self.next], *self.pipe[:-1]]
+            self.next += i_valid
+
+
+class StageTimer:
+    """The rule of `OutputStage`, as in `timing.LayerTimer`."""
+
+    def __init__(self, stage: OutputStage):
+        self.stage = stage
+        self.left = self.results = 0
+        self.pending = False
+
+    @property
+    def valid(self) -> bool:
+        return self.results > 0
+
+    def ready(self, o_ready: bool) -> bool:
+        return self.left == 0 or (self.left == 1 and self.results < 2)
+
+    def step(self, i_valid: bool, o_ready: bool) -> None:
+        free = self.results < 2
+        slice_end = self.left > 0 and (self.left - 1) % self.stage.steps == 0
+        accept = i_valid and self.ready(o_ready)
+        done = self.pending if self.stage.delay else slice_end
+        self.results += (done and free) - (o_ready and self.results > 0)
+        if free:
+            self.pending = slice_end
+        if accept:
+            self.left = self.stage.interval
+        elif self.left and (free or not slice_end):
+            self.left -= 1
+
+
+class QueueTimer:
+    """A queue of two words."""
+
+    def __init__(self) -> None:
+        self.words = 0
+
+    @property
+    def valid(self) -> bool:
+        return self.words > 0
+
+    def ready(self, o_ready: bool) -> bool:
+        return self.words < 2
+
+    def step(self, i_valid: bool, o_ready: bool) -> None:
+        self.words += (i_valid and self.ready(o_ready)) - (self.valid and o_ready)
+
+
+def packed(values: Sequence[int], bits: int) -> int:
+    """Values side by side, the first in the low bits."""
+    return sum((int(value) & (1 << bits) - 1) << bits * n for n, value in enumerate(values))
+
+
+def unit_run(unit: MacUnit, seed: int, folds: Sequence[int]) -> Run:
+    """Sums of ``folds`` words each, extreme ones among them."""
+    rng = np.random.default_rng(seed)
+    words, lasts, results = [], [], []
+    for number, fold in enumerate(folds):
+        x = rng.choice(unit.levels, (fold, unit.simd))
+        index = rng.integers(0, unit.codebook.entries, (fold, unit.pe, unit.simd))
+        if number % 3 == 1:
+            x[:] = unit.levels[-(number & 1)]
+        if number % 4 == 3:
+            index[:] = rng.integers(unit.codebook.entries)
+        results.append(packed(unit.reference(x, index), unit.acc_bits))
+        for t in range(fold):
+            lasts.append(t == fold - 1)
+            words.append(unit.input_layout.const({"x": x[t].tolist(), "index": index[t].reshape(-1).tolist(),
+                                                  "last": lasts[-1]}).as_bits())
+
+    def legal(payload: Value) -> Value:
+        word = unit.input_layout(payload)
+        indices = [Mux(index < unit.codebook.entries, index, 0)[:unit.index_bits] for index in word.index]
+        return Cat(word.x.as_value(), *indices, word.last)
+
+    # A copy for every build: what a unit has worked out once it remembers, and the change would not show.
+    return Run(lambda: replace(unit).create(), lambda: UnitTimer(unit.latency, lasts), words, results, seed, legal)
+
+
+def unit_checks(name: str) -> list[Check]:
+    """Dictionaries and tables of all kinds that the unit takes, in small arrays of many shapes."""
+    rng = random.Random(name)
+    shapes = [(1, 1), (2, 3), (1, 2), (2, 1), (1, 5), (2, 4), (3, 2), (1, 7)]
+    kinds: list[tuple[Any, int, bool]] = [(codebook(values), bits, signed) for values in DICTIONARIES.values()
+                                          for bits, signed in ((3, False), (4, True), (5, True))]
+    kinds += [(random_table(rng, bits), bits, signed) for bits, signed in ((2, False), (3, True), (5, False))]
+    kinds = [kind for kind in kinds if accepts(name, *kind)]
+    rng.shuffle(kinds)
+    # A block RAM, and several of them: tables only, since nothing else grows with the address.
+    big = [(random_table(rng, 8, entries), 8, False) for entries in (3, 12)] if name == "product-table" else []
+    checks: list[Check] = []
+    for number, (book, x_bits, x_signed) in enumerate(kinds[:12] + big):
+        pe, simd = shapes[number % len(shapes)] if len(book.assignments[0]) < 10 else (1, 2)
+        acc_bits = (16, 12, 20, 5)[number % 4]
+        unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits)
+        checks.append(unit_run(unit, number, (2, 1, 1, 3, 1, 4, 1, 1, 2, 1, 5, 1, 2)))
+    return checks
+
+
+def stage_checks(name: str) -> list[Check]:
+    """Random stages as in test_outputs.py, sums at the ends of their range and around the thresholds."""
+    checks: list[Check] = []
+    for seed in range(12):
+        rng = np.random.default_rng([seed, 77])
+        stage = random_stage(rng, name)
+        low, high = stage.sum_range
+        sums = rng.integers(low, high + 1, (4 * stage.sums.outputs // stage.pe, stage.pe))
+        sums[0], sums[-1] = low, high
+        values = getattr(stage.sums.step, "values", None)
+        if values is not None:
+            near = rng.choice(values.reshape(-1), sums.shape) + rng.integers(-1, 2, sums.shape)
+            near = near - np.resize(stage.sums.bias, sums.size).reshape(sums.shape)
+            sums[1:-1] = np.where(rng.random(sums.shape) < 0.6, np.clip(near, low, high), sums)[1:-1]
+        words = [packed(word, stage.acc_bits) for word in sums.tolist()]
+        checks.append(Run(lambda stage=stage: replace(stage).create(), functools.partial(StageTimer, stage), words, stage_words(stage, sums), seed,
+                          functools.partial(in_range, stage)))
+    return checks
+
+
+def in_range(stage: OutputStage, payload: Value) -> Value:
+    """Sums that the layer can have."""
+    low, high = stage.sum_range
+    sums = [payload.word_select(n, stage.acc_bits).as_signed() for n in range(stage.pe)]
+    return Cat(Mux(acc < low, low, Mux(acc > high, high, acc))[:stage.acc_bits] for acc in sums)
+
+
+def skid_checks() -> list[Check]:
+    return [Run(lambda: SkidBuffer(5), QueueTimer, words, words, seed) for seed in range(4)
+            for words in [np.random.default_rng(seed).integers(0, 32, 20).tolist()]]
+
+
+def gearbox_checks() -> list[Check]:
+    checks: list[Check] = []
+    for seed, (width, count) in enumerate([(3, 2), (2, 3), (1, 5), (4, 2), (3, 4), (2, 2), (5, 3), (1, 3)]):
+        pieces = np.random.default_rng(seed).integers(0, 1 << width, 8 * count).tolist()
+        wholes = [packed(pieces[n:n + count], width) for n in range(0, len(pieces), count)]
+        checks.append(Run(functools.partial(Collector, width, count), functools.partial(CollectTimer, count), pieces, wholes,
+                          seed))
+        checks.append(Run(functools.partial(Splitter, width, count), functools.partial(SplitTimer, count), wholes, pieces,
+                          seed))
+    return checks
+
+
+def argmax_checks() -> list[Check]:
+    checks: list[Check] = []
+    for seed, (bits, signed, lanes, words) in enumerate([(3, True, 1, 5), (2, False, 3, 2), (4, True, 2, 3), (3, False, 1, 1),
+                                                         (2, True, 4, 1), (1, False, 2, 4)]):
+        low = -(1 << bits - 1) if signed else 0
+        frames = np.random.default_rng(seed).integers(low, low + (1 << bits), (10, words, lanes))
+        make_stage = functools.partial(ArgmaxStage, bits=bits, is_signed=signed, lanes=lanes, words=words,
+                                       index_bits=max(1, (words * lanes - 1).bit_length()))
+        checks.append(Run(make_stage, functools.partial(ArgmaxTimer, words),
+                          [packed(word, bits) for word in frames.reshape(-1, lanes)],
+                          frames.reshape(10, -1).argmax(axis=1).tolist(), seed))
+    return checks
+
+
+@dataclass(frozen=True)
+class NetworkCheck:
+    """A small network, with every stream watched."""
+
+    drawn: Drawn
+
+    def build(self) -> wiring.Component:
+        return Accelerator(self.drawn.network, self.drawn.plan, taps=True)
+
+    def __call__(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            differences = amaranth_verdict(replace(self.drawn.case, component=self.build()), Path(folder)).differences
+        if differences:
+            raise Wrong(differences[0])
+
+
+@functools.cache
+def networks(count: int = 24, seeds: int = 150) -> tuple[NetworkCheck, ...]:
+    """Small random networks that reach everything: each next one is the cheapest with the most that is new."""
+    pool = {seed: draw(seed) for seed in range(seeds)}
+    about = {seed: set(drawn.features()) for seed, drawn in pool.items()}
+    price = {seed: 200 + drawn.case.cycles + 10 * sum(getattr(p, "pe", 1) * getattr(p, "simd", 1) for p in drawn.plan.layers)
+             for seed, drawn in pool.items()}
+    seen: dict[str, int] = {}
+    chosen = []
+    while len(chosen) < count:
+        worth = {seed: sum(1 / (1 + seen.get(f, 0)) ** 2 for f in about[seed]) / price[seed] for seed in pool}
+        best = max(worth, key=lambda seed: worth[seed])
+        chosen.append(NetworkCheck(pool.pop(best)))
+        for feature in about[best]:
+            seen[feature] = seen.get(feature, 0) + 1
+    return tuple(chosen)
+
+
+def parts() -> dict[str, ModuleType]:
+    """Modules of the gateware that describe components of an accelerator, by name of their file."""
+    found: dict[str, ModuleType] = {}
+    pending = [sys.modules[Accelerator.__module__]]
+    while pending:
+        module = pending.pop()
+        name = module.__name__.rpartition(".")[2]
+        if name not in found:
+            found[name] = module
+            origins = {getattr(value, "__module__", "") or "" for value in vars(module).values()}
+            pending += [sys.modules[origin] for origin in origins if ".gateware." in origin]
+    pieces = {name: module for name, module in found.items() if any(
+        isinstance(value, type) and issubclass(value, wiring.Component) and value.__module__ == module.__name__
+        for value in vars(module).values())}
+    return dict(sorted({**pieces, "lanes": sys.modules["lutq_hw.gateware.lanes"]}.items()))
+
+
+def targets() -> dict[str, Target]:
+    """All targets by name."""
+    found = {f"unit {name}": Target(f"unit {name}", sys.modules[unit.__module__], functools.partial(unit_checks, name))
+             for name, unit in UNITS.items()}
+    found |= {f"output {name}": Target(f"output {name}", sys.modules[stage.__module__], functools.partial(stage_checks, name))
+              for name, stage in OUTPUTS.items()}
+    own: dict[str, Callable[[], Sequence[Check]]] = {
+        "skid": skid_checks, "gearbox": gearbox_checks, "argmax": argmax_checks,
+        "mac_array": lambda: interleaved([unit_checks(name) for name in UNITS]),
+        "accumulate": lambda: interleaved([unit_checks(name) for name in UNITS]),
+        "lanes": lambda: interleaved([unit_checks(name) for name in UNITS]),
+        "serial": lambda: interleaved([stage_checks(name) for name in OUTPUTS]),
+    }
+    return found | {f"part {name}": Target(f"part {name}", module, own.get(name, networks)) for name, module in parts().items()}
+
+
+def interleaved(lists: Sequence[Sequence[Check]]) -> list[Check]:
+    """One of each list, then the next of each."""
+    longest = max(map(len, lists))
+    return [checks[n] for n in range(longest) for checks in lists if n < len(checks)]
