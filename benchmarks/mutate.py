@@ -2,7 +2,7 @@
 
     python benchmarks/mutate.py                              # every change of every target
     python benchmarks/mutate.py --sample 12 --seed 3         # twelve of each
-    python benchmarks/mutate.py "unit shift-add" "part skid" --survivors
+    python benchmarks/mutate.py "unit shift-add" "part skid"
 
 A change is one of the syntax tree: a width one less, < for <=, + for -, an index or the arms of a multiplexer swapped, a
 reset, an enable or an assignment dropped, a sign inverted. What survives is built and compared with the original: the same

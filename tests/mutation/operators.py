@@ -28,8 +28,8 @@ WIDTHS = {"signed", "unsigned", "Signal"}
 FAULTY_KEYWORDS = {"init"}
 """Arguments whose absence is a fault: a register that begins with 0."""
 
-SILENT = {"name", "attrs"}
-"""Arguments that are no hardware."""
+SILENT = {"name", "attrs", "reset_less"}
+"""Arguments that are no hardware, or whose fault is dealt with by itself."""
 
 UNWRAPPED = {"as_signed", "as_unsigned", "all", "any"}
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SECONDS = 60
 """Limit of the solver."""
 
+SOLVE = ("write_blif,any.blif;read_aiger,miter.aig;fold;scorr;"
+         f"pdr,-T,{SECONDS},-d,-I,proof.pla;write_aiger,left.aig;read_blif,any.blif")
 SCRIPT = f"""
 read_rtlil gold.il
 read_rtlil gate.il
@@ -52,7 +54,7 @@ clean
 write_aiger -zinit miter.aig
 design -reset
 read_rtlil any.il
-abc -script +write_blif,any.blif;read_aiger,miter.aig;fold;scorr;pdr,-T,{SECONDS},-d,-I,proof.pla;write_aiger,left.aig;read_blif,any.blif
+abc -script +{SOLVE}
 """
 """ABC finds registers and signals of the two designs that are equal, by induction (scorr), and proves what is left by
 property-directed reachability (pdr). What it prints is lost in YoWASP, so that its files say how it went; it is made for

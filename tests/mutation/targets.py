@@ -199,8 +199,8 @@ def stage_checks(name: str) -> list[Check]:
             near = near - np.resize(stage.sums.bias, sums.size).reshape(sums.shape)
             sums[1:-1] = np.where(rng.random(sums.shape) < 0.6, np.clip(near, low, high), sums)[1:-1]
         words = [packed(word, stage.acc_bits) for word in sums.tolist()]
-        checks.append(Run(lambda stage=stage: replace(stage).create(), functools.partial(StageTimer, stage), words, stage_words(stage, sums), seed,
-                          functools.partial(in_range, stage)))
+        checks.append(Run(lambda stage=stage: replace(stage).create(), functools.partial(StageTimer, stage), words,
+                          stage_words(stage, sums), seed, functools.partial(in_range, stage)))
     return checks
 
 
@@ -306,7 +306,8 @@ def targets() -> dict[str, Target]:
         "lanes": lambda: interleaved([unit_checks(name) for name in UNITS]),
         "serial": lambda: interleaved([stage_checks(name) for name in OUTPUTS]),
     }
-    return found | {f"part {name}": Target(f"part {name}", module, own.get(name, networks)) for name, module in parts().items()}
+    return found | {f"part {name}": Target(f"part {name}", module, own.get(name, networks))
+                    for name, module in parts().items()}
 
 
 def interleaved(lists: Sequence[Sequence[Check]]) -> list[Check]:
