@@ -18,14 +18,21 @@ from recording import Point, folder_of, read
 from scipy.optimize import nnls  # comes with scikit-learn (extra: train)
 from stage_points import POINTS, random_stage, stream_adder
 
-from lutq_hw.costing import Features, argmax_features, gearbox_features, output_table_features, window_features
+from lutq_hw.costing import (
+    Features,
+    argmax_features,
+    gearbox_features,
+    output_table_features,
+    top_k_features,
+    window_features,
+)
 from lutq_hw.families import FAMILIES, ICE40
 from lutq_hw.family import Family
 from lutq_hw.geometry import WindowGeometry
 from lutq_hw.graph_cost import adder_features, averager_features, fifo_features, fork_features
 from lutq_hw.unit_cost import weigh
 
-FILES = ("window", "output", "gearbox", "argmax", "fork", "fifo", "adder", "averager")
+FILES = ("window", "output", "gearbox", "argmax", "fork", "fifo", "adder", "averager", "top_k")
 
 SMALL = 30.0
 """Cells below which errors count absolutely, except on iCE40."""
@@ -63,6 +70,8 @@ def describe(file: str, p: Point, family: Family) -> tuple[str, Features]:
         return "adder", adder_features(stream_adder(**p).types, p["shifts"], p["lanes"])
     if file == "averager":
         return "averager", averager_features(p["lanes"], p["bits"])
+    if file == "top_k":
+        return "top_k", top_k_features(p["bits"], p["words"], p["index_bits"], p["count"])
     return "argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"])
 
 

@@ -31,6 +31,7 @@ from lutq_hw.gateware.fork import StreamFork
 from lutq_hw.gateware.gearbox import Collector, Splitter
 from lutq_hw.gateware.join import StreamAdder
 from lutq_hw.gateware.rom import Rom
+from lutq_hw.gateware.top_k import TopKStage
 from lutq_hw.gateware.window import WindowReader
 from lutq_hw.geometry import WindowGeometry
 from lutq_hw.network import ActivationTable, Add, Codebook, Dense, Shift, TensorType, Thresholds
@@ -171,7 +172,16 @@ def averager(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component
     return p, WindowSums(TensorType((p["lanes"],), p["x_bits"]), p["lanes"], p["bits"])
 
 
-PARTS = {f.__name__: f for f in (window, rom, output, gearbox, argmax, fork, fifo, adder, averager)}
+def top_k(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+    """A sorted list of the largest."""
+    count = int(rng.integers(1, 7))
+    words = int(rng.integers(count, 40))
+    p = {"bits": int(rng.integers(4, 20)), "is_signed": bool(rng.random() < 0.8), "words": words,
+         "index_bits": max(1, (words - 1).bit_length()), "count": count}
+    return p, TopKStage(**p)
+
+
+PARTS = {f.__name__: f for f in (window, rom, output, gearbox, argmax, fork, fifo, adder, averager, top_k)}
 
 
 def wanted_parts(part: str, count: int, stage: str | None = None,

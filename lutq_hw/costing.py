@@ -25,7 +25,7 @@ from .mac import MacUnit
 from .network import TensorType, WeightNode
 from .output import OutputStage
 from .outputs import OUTPUTS
-from .pipeline import Argmax, Gearbox, Layer, Pool, Stage
+from .pipeline import Argmax, Gearbox, Layer, Pool, Stage, TopK
 from .sums import sums_of
 from .unit_cost import unit_cost
 from .units import UNITS
@@ -169,6 +169,11 @@ def fifo_cost(width: int, depth: int, memory: str, family: Family = ICE40) -> Co
     return fitted(f"fifo {memory}", fifo_features(width, depth, memory), fifo_brams(width, depth, memory), family)
 
 
+def top_k_features(bits: int, words: int, index_bits: int, count: int) -> Features:
+    """Structure of a `TopKStage`."""
+    return {"base": 1, "places": count, "values": bits * count, "indices": index_bits * count, "words": bits_for(words)}
+
+
 def stage_cost(stage: Stage, family: Family = ICE40) -> Cost:
     """Price of one stage of the pipeline."""
     match stage:
@@ -201,6 +206,9 @@ def stage_cost(stage: Stage, family: Family = ICE40) -> Cost:
         case Argmax():
             return fitted("argmax", argmax_features(stage.input.type.bits, stage.input.lanes, stage.input.words,
                                                     stage.output.width), family=family)
+        case TopK():
+            return fitted("top_k", top_k_features(stage.input.type.bits, stage.input.words, stage.output.type.bits,
+                                                  stage.node.top), family=family)
 
 
 class LayerParts:

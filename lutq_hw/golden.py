@@ -119,8 +119,16 @@ def flatten(node: Flatten, codes: Ints, x: TensorType) -> Ints:
 
 
 def output(node: Output, codes: Ints, x: TensorType) -> Ints:
-    """The scores ``(N, C)``, or ``(N, 1)`` index of the largest; the lowest index wins a tie."""
-    return codes.argmax(axis=1)[:, None].astype(np.int64) if node.kind == "argmax" else codes
+    """The scores ``(N, C)``, or the index of the largest ``(N, 1)`` or of the k largest ``(N, k)``, the largest first.
+
+    The lower index comes first on a tie.
+    """
+    if node.kind == "scores":
+        return codes
+    if node.kind == "argmax":
+        return codes.argmax(axis=1)[:, None].astype(np.int64)
+    # int64 before the sign is turned: the fast path may hold narrower codes.
+    return np.argsort(-codes.astype(np.int64), axis=1, kind="stable")[:, :node.top].astype(np.int64)
 
 
 NODES: dict[type, Callable[..., Ints]] = {
@@ -210,7 +218,7 @@ def evaluate(network: Network, images: Ints, *, fast: bool = True,
 
     Returns
     -------
-    ``(N, *output shape)`` int64: scores, or the index of the largest.
+    ``(N, *output shape)`` int64: scores, or the index of the largest, or those of the k largest.
     """
     from . import golden_fast  # it imports this module
 
@@ -227,7 +235,7 @@ def evaluate(network: Network, images: Ints, *, fast: bool = True,
 
 def predictions(network: Network, results: Ints) -> Ints:
     """``(N,)`` class of every frame from the network's output ``results``; the lowest index wins a tie."""
-    return results[:, 0] if network.output.kind == "argmax" else results.argmax(axis=1)
+    return results.argmax(axis=1) if network.output.kind == "scores" else results[:, 0]
 
 
 def accuracy(network: Network, results: Ints, labels: Ints) -> float:

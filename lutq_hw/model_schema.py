@@ -57,6 +57,9 @@ STEP_KEYS = {
 STEP_ARRAYS = {"thresholds": ("thresholds", "descending"), "shift": (), "table": ("activation",)}
 """Arrays of each kind of step; all but ``descending`` must be there."""
 
+TOP_VERSION = 2
+"""First version of the format that has outputs of the k largest scores."""
+
 STEP_VERSIONS = {"table": 2}
 """Version of the format that a kind of step needs, if that is not 1."""
 
@@ -234,7 +237,10 @@ def _flatten(fields: Fields) -> Node:
 
 
 def _output(fields: Fields) -> Node:
-    return Output(fields.name, fields.input, fields.record.text("result"))
+    node = Output(fields.name, fields.input, fields.record.text("result"))
+    if node.top:
+        fields.record.check_version(f"result {node.kind}", TOP_VERSION, fields.version)
+    return node
 
 
 @dataclass(frozen=True)
@@ -271,7 +277,8 @@ def version_of(record: Mapping[str, Any]) -> int:
     """Lowest version of the format that has everything in a node's header record."""
     step = record.get("step")
     return max(KINDS[record["kind"]].version, STEP_VERSIONS.get(step["kind"], 1) if step else 1,
-               CODING_VERSION if CODING_KEY in record else 1)
+               CODING_VERSION if CODING_KEY in record else 1,
+               TOP_VERSION if str(record.get("result")).startswith("top") else 1)
 
 
 def describe(node: Node) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

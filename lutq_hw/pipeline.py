@@ -172,7 +172,31 @@ class Argmax:
         return self.input.words
 
 
-Stage = Gearbox | Layer | Pool | Argmax | Join | AveragePool | Requantizer | Fork | Fifo
+@dataclass(frozen=True, eq=False)
+class TopK:
+    """Indices of the largest elements of a frame, all of them in one word, the largest first."""
+
+    name: str
+    node: Output
+    x: TensorType
+
+    @property
+    def input(self) -> StreamFormat:
+        """Format of the input stream."""
+        return StreamFormat(self.x, 1)
+
+    @property
+    def output(self) -> StreamFormat:
+        """Format of the output stream."""
+        return StreamFormat(self.node.output(self.x), self.node.top)
+
+    @property
+    def interval(self) -> int:
+        """Cycles for one frame in steady state."""
+        return self.input.words
+
+
+Stage = Gearbox | Layer | Pool | Argmax | Join | AveragePool | Requantizer | Fork | Fifo | TopK
 
 
 def hardware_nodes(network: Network, plan: Plan | None = None) -> tuple[Node, ...]:
@@ -393,6 +417,8 @@ def _stage(network: Network, node: Node, plan: Plan, lanes: int) -> Stage | None
             return summing(network, node, plan[node.name])
         case Output(kind="argmax"):
             return Argmax(node.name, node, StreamFormat(network.input_type(node), lanes))
+        case Output() if node.top:
+            return TopK(node.name, node, network.input_type(node))
         case _:
             return None
 

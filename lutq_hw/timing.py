@@ -16,7 +16,7 @@ from .errors import PlanError
 from .geometry import WindowGeometry
 from .joins import AveragePool, Fifo, Fork, Join, Requantizer
 from .output import OutputStage
-from .pipeline import Argmax, Gearbox, Layer, Pipeline, Pool, Stage
+from .pipeline import Argmax, Gearbox, Layer, Pipeline, Pool, Stage, TopK
 
 READ_LATENCY = 3
 """Enabled cycles between the decision to read a word and its arrival at the MAC unit: address, memory, alignment."""
@@ -310,7 +310,7 @@ def timer(stage: Stage) -> Timer | ForkTimer:
             return FifoTimer(stage.depth)
         case Pool():
             return PoolTimer(stage)
-        case Argmax():
+        case Argmax() | TopK():
             return ArgmaxTimer(stage.input.words)
         case _:
             assert_never(stage)

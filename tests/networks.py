@@ -57,7 +57,7 @@ class Limits:
 
 
 def random_network(rng: np.random.Generator, limits: Limits | None = None) -> Network:
-    """A valid network: an input map or vector, up to a few layers of each kind, scores or argmax."""
+    """A valid network: an input map or vector, up to a few layers of each kind, scores, argmax or top-k."""
     limits = Limits() if limits is None else limits
     if limits.graph and not limits.activation_tables:
         limits = replace(limits, activation_tables="any")
@@ -76,7 +76,8 @@ def random_network(rng: np.random.Generator, limits: Limits | None = None) -> Ne
         raw = last and rng.random() < 0.7
         graph.put(_dense(rng, limits, graph.type, graph.last, f"dense{number}", raw=raw))
         _joins(rng, limits, graph, raw=raw)
-    graph.put(Output("out", graph.last, "argmax" if rng.random() < 0.4 else "scores"))
+    top = f"top{rng.integers(1, min(graph.type.size, 4) + 1)}"
+    graph.put(Output("out", graph.last, str(rng.choice(["argmax", top])) if rng.random() < 0.4 else "scores"))
     return Network("random", tuple(graph.nodes), {"generated": True})
 
 

@@ -149,7 +149,7 @@ def plainer(node: Node) -> Iterator[dict[str, Any]]:
         yield {"padding": (0, 0)}
     if getattr(node, "stride", (1, 1)) not in ((1, 1), None):
         yield {"stride": (1, 1)}
-    if isinstance(node, Output) and node.kind == "argmax":
+    if isinstance(node, Output) and node.kind != "scores":
         yield {"kind": "scores"}
     if isinstance(node, Dense | Conv2d) and node.bias.any():
         yield {"bias": np.zeros_like(node.bias)}

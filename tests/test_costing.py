@@ -8,7 +8,16 @@ import pytest
 
 from benchmarks.stage_points import random_stage, stream_adder
 from lutq_hw.cost import Cost, bram_count, bram_shape
-from lutq_hw.costing import argmax_features, fifo_cost, fitted, gearbox_cost, output_cost, rom_cost, window_cost
+from lutq_hw.costing import (
+    argmax_features,
+    fifo_cost,
+    fitted,
+    gearbox_cost,
+    output_cost,
+    rom_cost,
+    top_k_features,
+    window_cost,
+)
 from lutq_hw.geometry import WindowGeometry
 from lutq_hw.graph_cost import adder_features, averager_features, fork_features
 
@@ -46,10 +55,15 @@ def priced(name, p) -> Cost:
         return fitted("adder", adder_features(stream_adder(**p).types, p["shifts"], p["lanes"]))
     if name == "averager":
         return fitted("averager", averager_features(p["lanes"], p["bits"]))
+    if name == "top_k":
+        return fitted("top_k", top_k_features(p["bits"], p["words"], p["index_bits"], p["count"]))
     return fitted("argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"]))
 
 
-@pytest.mark.parametrize("name", ["window", "rom", "output", "gearbox", "argmax", "fork", "fifo", "adder", "averager"])
+PARTS = ["window", "rom", "output", "gearbox", "argmax", "top_k", "fork", "fifo", "adder", "averager"]
+
+
+@pytest.mark.parametrize("name", PARTS)
 def test_prices_are_near_the_points(name):
     found = points(name)
     assert len(found) >= 10

@@ -143,6 +143,13 @@ def test_the_lowest_index_wins_a_tie() -> None:
     assert both(network, [[1, 5, 5, 2], [3, 3, 3, 3], [0, 0, 0, 1]])["out"].tolist() == [[1], [0], [3]]
 
 
+def test_the_largest_come_in_order_and_the_lower_index_first() -> None:
+    network = chain(TensorType((4,), 4, True), Output("out", "image", "top3"))
+    assert str(network.types["out"]) == str(TensorType((3,), 2))
+    assert both(network, [[1, 5, 5, 2], [3, 3, 3, 3], [-8, -8, -8, 7], [-1, -2, 0, -8]])["out"].tolist() == [
+        [1, 2, 3], [0, 1, 2], [3, 0, 1], [2, 0, 1]]
+
+
 # --- an independent loop over plain Python integers
 
 
@@ -211,7 +218,13 @@ def naive_run(network: Network, frame: np.ndarray) -> dict[str, np.ndarray]:
                               if value.ndim == 3 else value)
         else:
             scores = value.tolist()
-            result = np.array([scores.index(max(scores))]) if network.output.kind == "argmax" else value
+            if network.output.kind == "argmax":
+                result = np.array([scores.index(max(scores))])
+            elif network.output.top:
+                ranked = sorted(range(len(scores)), key=lambda n: (-scores[n], n))
+                result = np.array(ranked[:network.output.top])
+            else:
+                result = value
         results[node.name] = result
     return results
 

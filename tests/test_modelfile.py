@@ -395,7 +395,7 @@ def test_headers_that_are_refused(text: bytes, sentence: str, edited: Edited) ->
     ("image", "bits", 9, "image: input must have at most 8 bits, not 9"),
     ("image", "bits", 1, "image: encode must hold values of 4x4x1 u1, not 0 to 3"),
     ("image", "signed", 0, "image: signed must be true or false, not 0"),
-    ("out", "result", "top5", "out: output kind must be scores or argmax, not 'top5'"),
+    ("out", "result", "top0", "out: output kind must be scores, argmax or top1 to top32, not 'top0'"),
     ("fc", "arrays", ["dictionary"], "fc: arrays must list assignments"),
     ("fc", "arrays", ["assignments"], "fc: weights must have exactly one of dictionary and table"),
     ("fc", "arrays", ["weights"], ("fc: arrays of dense must be among assignments, coded, dictionary, table, subgroups, "

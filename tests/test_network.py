@@ -301,7 +301,7 @@ MATRIX = Codebook(np.zeros((4, 3), int), [1])
     (lambda: Conv2d("a", "x", WEIGHTS, groups=True), "groups must be an integer from 1 to 4, not True"),
     (lambda: MaxPool2d("a", "x", 65), "kernel must be two integers from 1 to 64, not 65"),  # type: ignore[arg-type]
     (lambda: MaxPool2d("a", "x", (2, 2), padding=(2, 0)), "padding must be smaller than the kernel (2, 2), not (2, 0)"),
-    (lambda: Output("a", "x", "top5"), "output kind must be scores or argmax, not 'top5'"),
+    (lambda: Output("a", "x", "top33"), "output kind must be scores, argmax or top1 to top32, not 'top33'"),
 ])
 def test_nodes_refuse(make: Callable[[], Any], sentence: str) -> None:
     refused(make, sentence)

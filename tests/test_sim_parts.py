@@ -98,6 +98,8 @@ def engines() -> dict[str, tuple[Network, tuple[LayerPlan | PoolPlan, ...]]]:
         "pool": (on_map(MaxPool2d("x", "image", (3, 2), (2, 1), (1, 0))), (PoolPlan(node="x", channels=2),)),
         "dense": (on_vector(Dense("x", "image", book(4, 12), bias=[1, -2, 3, 0])),
                   layer(output="scores", channels=4, output_lanes=2, index_memory="luts")),
+        "top": (on_vector(Dense("x", "image", book(6, 12)), "top3"),
+                layer(output="scores", pe=6, channels=3, output_lanes=2)),
         "argmax": (on_vector(Dense("x", "image", book(4, 12)), "argmax"), layer(output="scores", channels=3)),
     }
 

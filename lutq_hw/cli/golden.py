@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._accuracy import accuracy_lines, graded
 from ._options import add_images, add_json, add_model
 
 if TYPE_CHECKING:
@@ -58,9 +59,7 @@ def run(args: argparse.Namespace) -> int:
         "model": network.name, "digest": network.digest, "images": len(images), "available": available,
         "seconds": round(seconds, 3), "images_per_second": round(len(images) / seconds, 1),
     }
-    if labels is not None:
-        right = int((golden.predictions(network, results) == labels).sum())
-        report |= {"correct": right, "accuracy": right / len(images)}
+    report |= graded(network, results, labels)
     if args.output is not None:
         _write(args.output, results)
         report["output"] = str(args.output)
@@ -105,8 +104,7 @@ def _text(report: dict[str, Any], count: int | None) -> str:
     if "layers" in report:
         rows = [[row[key] for key in ("name", "type", "min", "max", "mean")] for row in report["layers"]]
         lines += ["", table(["layer", "type", "min", "max", "mean"], rows), ""]
-    if "accuracy" in report:
-        lines.append(f"accuracy {100 * report['accuracy']:.2f} % ({report['correct']:,} of {report['images']:,})")
+    lines += accuracy_lines(report, report["images"])
     if "output" in report:
         lines.append(f"output saved to {report['output']}")
     return "\n".join(lines)

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._accuracy import accuracy_lines, graded
 from ._options import add_images, add_json, add_model, positive
 
 if TYPE_CHECKING:
@@ -76,9 +77,7 @@ def run(args: argparse.Namespace) -> int:
         "seconds": round(seconds, 3), "frames_per_second": round(len(images) / seconds, 1),
         "link_frames_per_second": round(frames_per_second(baud, network), 1),
     }
-    if labels is not None:
-        right = int((golden.predictions(network, results) == labels).sum())
-        report |= {"correct": right, "accuracy": right / len(images)}
+    report |= graded(network, results, labels)
     if args.json:
         print(json.dumps(report, indent=2))
     else:
@@ -136,8 +135,7 @@ def text(report: dict[str, Any]) -> str:
     ]
     if report["sent_again"]:
         lines.append(f"{report['sent_again']:,} requests had to be sent again")
-    if "accuracy" in report:
-        lines.append(f"accuracy {100 * report['accuracy']:.2f} % ({report['correct']:,} of {report['images']:,})")
+    lines += accuracy_lines(report, report["images"])
     equal = report["images"] - report["differ"]
     lines.append("every result equals golden" if not report["differ"] else
                  f"{equal:,} of {report['images']:,} results equal golden, {report['differ']:,} differ")

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._accuracy import accuracy_lines, graded
 from ._options import add_images, add_json, add_model
 
 if TYPE_CHECKING:
@@ -82,9 +83,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         report["kept"] = str(folder)
     if labels is not None:
-        results = golden.evaluate(network, images)
-        right = int((golden.predictions(network, results) == labels).sum())
-        report |= {"correct": right, "accuracy": right / len(labels)}
+        report |= graded(network, golden.evaluate(network, images), labels)
     print(json.dumps(report, indent=2) if args.json else _text(report))
     return 0 if report["equal"] else 1
 
@@ -180,8 +179,7 @@ def _text(report: dict[str, Any]) -> str:
         rate = report["cycles_per_frame"]
         lines.append(f"latency {report['latency_cycles']:,} cycles"
                      + (f", {rate:,} cycles per frame" if rate is not None else ""))
-    if "accuracy" in report:
-        lines.append(f"accuracy {100 * report['accuracy']:.2f} % ({report['correct']} of {report['frames']})")
+    lines += accuracy_lines(report, report["frames"])
     lines.append(f"{report['cycles']:,} clock cycles in {report['simulator']}, {report['seconds']} s in all")
     lines += [f"saved {path}" for path in report.get("dumped", ())]
     lines += [f"Verilog, logs and recordings are in {report['kept']}"] if "kept" in report else []

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from ..flow import check_flow
 from ..joins import AveragePool, Fifo, Fork, Join, Requantizer
 from ..network import Network
-from ..pipeline import Argmax, Gearbox, Layer, Pool, Stage, pipeline
+from ..pipeline import Argmax, Gearbox, Layer, Pool, Stage, TopK, pipeline
 from ..plan import Plan
 from .argmax import ArgmaxStage
 from .average import AverageEngine
@@ -22,6 +22,7 @@ from .join import JoinEngine, RequantizeEngine
 from .layer import LayerEngine
 from .nonzero import NonzeroEngine
 from .pool import PoolEngine
+from .top_k import TopKStage
 
 
 def component(stage: Stage) -> wiring.Component:
@@ -52,6 +53,10 @@ def component(stage: Stage) -> wiring.Component:
             x = stage.input.type
             return ArgmaxStage(bits=x.bits, is_signed=x.signed, lanes=stage.input.lanes, words=stage.input.words,
                                index_bits=stage.output.width)
+        case TopK():
+            x = stage.input.type
+            return TopKStage(bits=x.bits, is_signed=x.signed, words=stage.input.words, index_bits=stage.output.type.bits,
+                             count=stage.node.top)
         case _:
             assert_never(stage)
 

@@ -50,6 +50,9 @@ class HostLink(wiring.Component):
         ``number`` is the class of the last frame (argmax of its scores, or the one unsigned element if that is all),
         steady between results; ``valid`` is high in its first cycle.
 
+    ranked
+        Results are classes, the best first: ``show`` gives the first.
+
     Raises
     ------
     ValueError
@@ -59,7 +62,7 @@ class HostLink(wiring.Component):
     """
 
     def __init__(self, input_format: StreamFormat, output_format: StreamFormat, *, digest: bytes, divisor: int,
-                 slots: int = 2, timeout: int = 1 << 20):
+                 slots: int = 2, timeout: int = 1 << 20, ranked: bool = False):
         if len(digest) < DIGEST_BYTES:
             raise ValueError(f"Digest must have at least {DIGEST_BYTES} bytes, not {len(digest)}")
         if slots not in (1, 2):
@@ -76,7 +79,7 @@ class HostLink(wiring.Component):
         x, y = (Geometry.of(form.type, form.lanes) for form in (input_format, output_format))
         self.identity = Identity(bytes(digest[:DIGEST_BYTES]), slots, x, y, divisor)
         kind = output_format.type
-        self.is_class = kind.size == 1 and not kind.signed
+        self.is_class = ranked or (kind.size == 1 and not kind.signed)
         number_bits = kind.bits if self.is_class else max(1, (kind.size - 1).bit_length())
         super().__init__({
             "rx": In(1, init=1),
@@ -122,7 +125,7 @@ class HostLink(wiring.Component):
         if self.is_class:
             m.d.sync += self.show.valid.eq(taken)
             with m.If(taken):
-                m.d.sync += self.show.number.eq(self.results.payload)
+                m.d.sync += self.show.number.eq(self.results.payload[:len(self.show.number)])
             return
         form = self.output_format
         argmax = ArgmaxStage(bits=form.type.bits, is_signed=form.type.signed, lanes=form.lanes, words=form.words,

@@ -38,7 +38,7 @@ class System(wiring.Component):
     def __init__(self, network: Network, plan: Plan, *, divisor: int):
         self.accelerator = Accelerator(network, plan)
         self.link = HostLink(self.accelerator.input_format, self.accelerator.output_format,
-                             digest=bytes.fromhex(network.digest), divisor=divisor)
+                             digest=bytes.fromhex(network.digest), divisor=divisor, ranked=network.output.top > 0)
         show = self.link.signature.members["show"]
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "show": show})
 

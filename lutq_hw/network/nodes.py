@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,9 +172,15 @@ class Flatten:
         return TensorType((x.size,), x.bits, x.signed)
 
 
+MAX_TOP = 32
+"""Most indices that an output may give."""
+
+
 @dataclass(frozen=True, eq=False)
 class Output:
-    """Where results leave: every score in order, or the index of the largest (the lowest index wins a tie)."""
+    """Where results leave: ``scores`` in order, the index of the largest (``argmax``), or of the k largest (``topk``, k a
+    number, the largest first). The lower index comes first on a tie.
+    """
 
     name: str
     input: str
@@ -181,7 +188,14 @@ class Output:
 
     def __post_init__(self) -> None:
         check_node(self.name, self.input)
-        require(self.kind in ("scores", "argmax"), f"output kind must be scores or argmax, not {self.kind!r}")
+        require(self.kind in ("scores", "argmax") or self.top > 0,
+                f"output kind must be scores, argmax or top1 to top{MAX_TOP}, not {self.kind!r}")
+
+    @property
+    def top(self) -> int:
+        """How many indices of the largest scores it gives, in order; 0 for scores and argmax."""
+        found = re.fullmatch(r"top([1-9][0-9]?)", self.kind)
+        return int(found[1]) if found and int(found[1]) <= MAX_TOP else 0
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -190,9 +204,10 @@ class Output:
     def output(self, x: TensorType) -> TensorType:
         """Type of the result for input type ``x``."""
         require(len(x.shape) == 1, f"input of an output must be a vector (put a flatten before it), not {x}")
-        if self.kind == "argmax":
-            return TensorType((1,), max(1, (x.size - 1).bit_length()))
-        return x
+        if self.kind == "scores":
+            return x
+        require(self.top <= x.size, f"output kind must be top{x.size} at most for {x.size} scores, not {self.kind}")
+        return TensorType((self.top or 1,), max(1, (x.size - 1).bit_length()))
 
 
 WeightNode = Dense | Conv2d
