@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Synthesises parts of an engine in many sizes and records what they cost: the points that ``lutq_hw.costing`` is fitted to.
 
     python benchmarks/stage_points.py window 60                          # completes lutq_hw/points/window.json
