@@ -18,18 +18,27 @@ from .collect import Run
 NAME = "report.html"
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 76rem; margin: 2rem auto;
-       padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid #ddd; padding-top: 1rem; }
+:root { color-scheme: light dark; --ink: #222; --page: #fff; --faint: #666; --line: #ddd; --rule: #999; --link: #1a5a96; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ddd; --page: #181a1d; --faint: #9aa0a6; --line: #3a3d42; --rule: #777; --link: #8ab8e6; }
+  img { border-radius: 6px; filter: brightness(0.88); }
+}
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 76rem;
+       margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; }
+h2 { font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: 1rem; }
 h3 { font-size: 1rem; margin: 1.5rem 0 0.3rem; }
-p { max-width: 50rem; } p.note { color: #666; font-size: 0.9rem; margin: 0.2rem 0; }
+p { max-width: 50rem; overflow-wrap: anywhere; }
+p.note { color: var(--faint); font-size: 0.9rem; margin: 0.2rem 0; }
 div.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.7rem; text-align: left; border-bottom: 1px solid #e5e5e5; white-space: nowrap; }
-th { border-bottom: 2px solid #999; vertical-align: bottom; white-space: normal; }
+th, td { padding: 0.25rem 0.7rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { border-bottom: 2px solid var(--rule); vertical-align: bottom; white-space: normal; }
 td.number, th.number { text-align: right; }
+@media (min-width: 45rem) { th:first-child, td:first-child { position: sticky; left: 0; background: var(--page); } }
 img { max-width: 100%; height: auto; display: block; }
-a { color: #1a5a96; }
+@media (max-width: 60rem) { img { max-width: none; } }
+a { color: var(--link); }
 """
 
 Cell = tuple[str, str, bool]
@@ -71,7 +80,8 @@ class _Pictures:
     def add(self, name: str, content: bytes, words: str) -> str:
         write_bytes(self.folder / f"{name}.png", content)
         data = base64.b64encode(content).decode()
-        return f'<img alt="{escape(words)}" src="data:image/png;base64,{data}">'
+        # In a narrow window a picture scrolls in its place: made smaller, its labels could not be read.
+        return f'<div class="wide"><img alt="{escape(words)}" src="data:image/png;base64,{data}"></div>'
 
 
 def _stems(runs: Sequence[Run]) -> list[str]:

@@ -38,6 +38,8 @@ LEGEND = 20
 """Layers in one column of a legend."""
 DOMINANT = 8
 """A histogram has a logarithmic axis where one entry (that of pruned weights, mostly) has so many times the median."""
+NAME, NAME_POINTS = (0.0115, 0.042), 215
+"""Size of a name's letter in the scatter's axes, as parts of them, and the height of the axes in points: about."""
 GREY = "#8a8a8a"
 
 
@@ -223,12 +225,13 @@ def scatter(runs: Sequence[Run]) -> bytes:
         places = figure.subplots(math.ceil(len(sets) / 2), min(2, len(sets)), squeeze=False).flatten()
         for place, (name, found) in zip(places, sets.items(), strict=False):
             for run, row in found:
-                _point(place, run, row, colour[run.recipe.weights.method])
+                _point(place, row, colour[run.recipe.weights.method])
             place.set_title(name, loc="left")
             place.set_xlabel("bits per weight (entropy of the indices)")
             place.set_ylabel("test accuracy")
             place.yaxis.set_major_formatter(PercentFormatter(1.0))
             place.margins(x=0.25, y=0.15)
+            _names(place, [(row["entropy"], row["quantized_accuracy"], run.label) for run, row in found])
         for place in places[len(sets):]:
             place.remove()
         if len(methods) == 1:
@@ -239,11 +242,26 @@ def scatter(runs: Sequence[Run]) -> bytes:
         return _png(figure)
 
 
-def _point(axes: Axes, run: Run, row: Mapping[str, Any], colour: str) -> None:
+def _point(axes: Axes, row: Mapping[str, Any], colour: str) -> None:
     x, y, before = row["entropy"], row["quantized_accuracy"], row["float_accuracy"]
     if before is not None:
         axes.plot([x, x], [before, y], color=colour, linewidth=0.8, alpha=0.5)
         axes.plot([x], [before], marker="_", markersize=9, color=colour)
     axes.plot([x], [y], marker="o", color=colour)
-    axes.annotate(run.label, (x, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=7,
-                  parse_math=False)
+
+
+def _names(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """The name of every point to its right; where names would lie upon each other, the lower points' go further down."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    taken: list[tuple[float, float, float]] = []
+    for x, y, label in sorted(points, key=lambda point: (-point[1], point[0])):
+        begin, height = (x - left) / (right - left), (y - bottom) / (top - bottom)
+        end, wanted = begin + NAME[0] * (len(label) + 2), height
+        for other, until, at in taken:  # from top to bottom
+            if begin < until and other < end and wanted > at - NAME[1]:
+                wanted = at - NAME[1]
+        taken.append((begin, end, wanted))
+        taken.sort(key=lambda place: -place[2])
+        paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
+        axes.annotate(label, (x, y), xytext=(6, (wanted - height) * NAME_POINTS), textcoords="offset points", va="center",
+                      fontsize=7, parse_math=False, bbox=paper)

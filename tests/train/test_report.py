@@ -8,14 +8,17 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from lutq_hw.errors import InputError
 from lutq_train import cli, recipe, report, tensorboard
+from lutq_train.report import page, plots
 from lutq_train.report.tracks import tracks
 
 
@@ -285,3 +288,20 @@ def test_methods_side_by_side(make, tmp_path):
     runs[1] = replace(runs[1], recipe=plan)
     assert runs[1].levels == {"conv1": 3, "fc": 3} and runs[1].row()["weights"] == "syq channel"
     assert report.write(runs, tmp_path / "out").read_text().count("<img") == 9
+
+
+def test_names_of_near_points_do_not_lie_upon_each_other():
+    axes = Figure().subplots()
+    axes.set(xlim=(0, 4), ylim=(0.9, 1))
+    plots._names(axes, [(2, 0.95, "one"), (2, 0.95, "two"), (1.99, 0.951, "three"), (3.5, 0.95, "far")])
+    heights = {text.get_text(): text.get_position()[1] + plots.NAME_POINTS * (text.xy[1] - 0.9) / 0.1
+               for text in axes.texts}
+    near = sorted(heights.pop(name) for name in ("one", "two", "three"))
+    assert min(b - a for a, b in pairwise(near)) >= 0.99 * plots.NAME[1] * plots.NAME_POINTS
+    assert heights["far"] == pytest.approx(0.5 * plots.NAME_POINTS)  # nothing in its way
+
+
+def test_the_page_has_a_dark_form_and_pictures_that_scroll(tmp_path):
+    assert "prefers-color-scheme: dark" in page.STYLE and "color-scheme: light dark" in page.STYLE
+    element = page._Pictures(tmp_path).add("x", b"png", "a <picture>")
+    assert element.startswith('<div class="wide"><img alt="a &lt;picture&gt;"') and element.endswith("</div>")
