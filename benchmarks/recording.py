@@ -29,7 +29,7 @@ from lutq_hw.tools.runner import Runner
 
 Point = dict[str, Any]
 
-MEASURED = ("luts", "ffs", "brams", "sprams", "dsps", "carries", "key", "clocks", "clock_key")
+MEASURED = ("luts", "ffs", "brams", "sprams", "dsps", "carries", "ns", "key")
 """What a point holds besides its parameters."""
 
 
@@ -106,9 +106,8 @@ def record(path: Path, family: Family, wanted: Iterable[tuple[Point, Callable[[]
             print(f"{family.name} {path.stem}: {name}: left out, {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
             continue
         cost = cells.cost
-        kept = {k: v for k, v in old.items() if k.startswith("clock")}
         known[name] = {**bare, "luts": int(cost.luts), "ffs": int(cost.ffs), "brams": cost.brams, "dsps": cost.dsps,
-                       **({"carries": cells.carries} if nested else {}), **kept, "key": key}
+                       **({"carries": cells.carries} if nested else {}), "key": key}
         count += 1
         write(path, known.values())
         print(f"{family.name} {path.stem} {count}: {cost.luts:.0f} luts, {time.monotonic() - begin:.0f} s",

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log2
 
 from .paths import Path, counting, note_paths
+
+NEAR = 32
+"""Luts that lie close together wherever they are placed; networks larger than that have longer wires."""
 
 
 class Logic:
@@ -81,7 +85,7 @@ class Logic:
         """Luts that compute ``outputs``: a node goes into all those that read it where each has inputs to spare."""
         packed = self._packed(outputs)
         if counting():
-            note_paths([Path(levels=_depth(packed))])
+            note_paths([Path(levels=_depth(packed), fanout=log2(max(1, len(packed) / NEAR)))])
         return len(packed)
 
     def _packed(self, outputs: Sequence[int]) -> dict[int, frozenset[int]]:

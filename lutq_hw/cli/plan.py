@@ -110,12 +110,34 @@ def describe(performance: Performance, board: Board, planned: Planned | None = N
                "capacity": getattr(board.capacity, r)} for r in RESOURCES},
         "cycles_per_frame": performance.cycles_per_frame, "latency_cycles": performance.latency,
         "plan_clock_mhz": clock / 1e6, "frames_per_second": clock / performance.cycles_per_frame,
+        "promised_clock": _promise(performance, board),
         "lane_utilisation": performance.lane_utilisation,
         "slowest_layer": performance.slowest_stage,
         "optimality": None if planned is None else {
             "goal": planned.goal, "gap": planned.gap, "optimal": planned.optimal, "sentence": planned.sentence},
         "units": [asdict(verdict) for verdict in explain(performance.network, performance.plan, board)],
     }
+
+
+def _promise(performance: Performance, board: Board) -> dict[str, Any] | None:
+    """The clock that the parts of the plan can promise, and which of them is the slowest; None without measurements."""
+    from ..clock import promise
+    from ..families import FAMILIES
+    share = performance.cost.cells / max(1.0, board.available.cells)
+    found = promise(performance.stages, FAMILIES[board.family], share)
+    if found is None:
+        return None
+    return {"mhz": found.hz / 1e6, "stage": found.stage, "part": found.part, "unmeasured": list(found.unmeasured)}
+
+
+def _promise_sentence(found: dict[str, Any] | None, board: str) -> str:
+    """The same for people."""
+    if found is None:
+        return f"No clock is promised: nothing was placed and routed on the family of {board}."
+    sentence = f"Its parts promise {found['mhz']:.1f} MHz (slowest: {found['part']} of {found['stage']})"
+    if found["unmeasured"]:
+        sentence += f"; {', '.join(found['unmeasured'])} estimated from structure only"
+    return sentence + "."
 
 
 def text(d: dict[str, Any]) -> str:
@@ -140,7 +162,7 @@ def text(d: dict[str, Any]) -> str:
     parts.append(
         f"{d['board']} has {budget} for it. {d['cycles_per_frame']:,} cycles a frame, {d['frames_per_second']:,.0f} "
         f"frames/s at {d['plan_clock_mhz']:g} MHz, latency {d['latency_cycles']:,} cycles; {d['slowest_layer']} is the "
-        "slowest layer.")
+        "slowest layer.\n" + _promise_sentence(d["promised_clock"], d["board"]))
     if d["optimality"]:
         parts[-1] += "\n" + d["optimality"]["sentence"]
     verdicts = [[v["node"], v["unit"], "chosen" if v["chosen"] else "", v["reason"]] for v in d["units"]]

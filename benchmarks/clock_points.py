@@ -1,0 +1,140 @@
+"""Places and routes units and output stages alone between registers and records how long their slowest path takes.
+
+    python benchmarks/clock_points.py                                # completes everything on iCE40 UP5K
+    python benchmarks/clock_points.py --unit shift-add --count 12
+    python benchmarks/clock_points.py --stage thresholds --family ecp5
+
+Three placements of each (seeds 1 to 3); ``ns`` are their slowest paths in nanoseconds, as nextpnr reports them after
+routing. Sizes are those recorded for cells, in the same order, up to `LARGEST` luts. Resumable as `measure` is: a point is
+measured again only when its circuit, the command or a tool's version changed. Fit afterwards:
+``python benchmarks/fit_clocks.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from alone import Alone
+from amaranth.hdl import Elaboratable
+from recording import Point, folder_of, key_of, parameters, read, text_of, write
+from stage_points import random_stage
+from unit_points import POINTS as UNIT_POINTS
+from unit_points import unit_of
+
+from lutq_hw.errors import ToolError
+from lutq_hw.families import FAMILIES, ICE40
+from lutq_hw.family import Family
+from lutq_hw.outputs import OUTPUTS
+from lutq_hw.tools.cells import cells_of
+from lutq_hw.tools.nextpnr import parse_report
+from lutq_hw.tools.runner import Runner
+from lutq_hw.units import UNITS
+
+SEEDS = (1, 2, 3)
+
+LARGEST = 450
+"""Luts on iCE40 up to which parts are placed: larger ones take minutes."""
+
+COUNT = 10
+
+PLACERS = {
+    "ice40": ("nextpnr-ice40", ("--up5k", "--package", "sg48", "--pcf-allow-unconstrained")),
+    "ecp5": ("nextpnr-ecp5", ("--25k", "--package", "CABGA381", "--speed", "6", "--lpf-allow-unconstrained")),
+}
+"""Program and device of the families whose clock is measured."""
+
+CLOCKS = UNIT_POINTS / "clock"
+STAGE_CLOCKS = UNIT_POINTS.parent.parent / "points" / "clock"
+
+
+def slowest_paths(text: str, family: Family, folder: Path, runner: Runner) -> tuple[float, list[float]]:
+    """Luts of a design and nanoseconds of its slowest path in each placement."""
+    luts = cells_of(text, folder, family, runner=runner).cost.luts
+    tool, device = PLACERS[family.name]
+    found = []
+    for seed in SEEDS:
+        log = folder / "part.nextpnr.log"
+        arguments = [*device, "--json", "part.json", "--report", "part.report.json", "--freq", "100", "--seed", str(seed),
+                     "--timing-allow-fail", "--quiet", "--log", log.name]
+        runner.run(tool, arguments, folder=folder, log=log, stage=f"place and route ({tool}, seed {seed})")
+        clocks, _ = parse_report(json.loads((folder / "part.report.json").read_text()))
+        found.append(round(1e9 / min(clocks.values()), 2))
+    return luts, found
+
+
+def record_clocks(path: Path, family: Family, wanted: Iterable[tuple[Point, Callable[[], Elaboratable]]], *,
+                  again: bool = False) -> int:
+    """As `recording.record`, of clocks; how many were measured."""
+    runner = Runner(timeout_s=600.0)
+    tool, device = PLACERS[family.name]
+    versions = [runner.version(name) for name in ("yosys", tool)]
+    known = {parameters(point): point for point in read(path)}
+    count = 0
+    for bare, create in wanted:
+        name = parameters(bare)
+        text = text_of(Alone(create()))
+        key = key_of(text, family.synth, *device, *versions)
+        if known.get(name, {}).get("key") == key and not again:
+            continue
+        begin = time.monotonic()
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                luts, ns = slowest_paths(text, family, Path(folder), runner)
+        except ToolError as error:
+            print(f"{family.name} {path.stem}: {name}: left out, {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+            continue
+        known[name] = {**bare, "ns": ns, "key": key}
+        count += 1
+        write(path, known.values())
+        print(f"{family.name} {path.stem} {count}: {luts:.0f} luts, {ns} ns, {time.monotonic() - begin:.0f} s",
+              file=sys.stderr, flush=True)
+    return count
+
+
+def unit_clocks(name: str, family: Family, count: int, *, again: bool = False) -> int:
+    """Records clocks of a unit."""
+    small = [point for point in read(UNIT_POINTS / f"{name}.json") if point["luts"] <= LARGEST][:count]
+    wanted = [(json.loads(parameters(point)), lambda point=point: unit_of(name, point, family).create()) for point in small]
+    return record_clocks(folder_of(CLOCKS, family) / f"{name}.json", family, wanted, again=again)
+
+
+def stage_clocks(name: str, family: Family, count: int, *, again: bool = False) -> int:
+    """Records clocks of an output stage."""
+    import numpy as np
+
+    recorded = [point for point in read(STAGE_CLOCKS.parent / "output.json")
+                if point["parameters"]["name"] == name and point["luts"] <= LARGEST][:count]
+    wanted = [(point["parameters"],
+               lambda p=point["parameters"]: random_stage(np.random.default_rng(p["seed"]), p["name"]).create())
+              for point in recorded]
+    return record_clocks(folder_of(STAGE_CLOCKS, family) / f"{name}.json", family, wanted, again=again)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", action="append", choices=list(PLACERS), help=f"repeat for more (default: {ICE40.name})")
+    parser.add_argument("--unit", action="append", choices=list(UNITS), help="repeat for more (default: all, and all stages)")
+    parser.add_argument("--stage", action="append", choices=list(OUTPUTS), help="repeat for more")
+    parser.add_argument("--count", type=int, default=COUNT, help="sizes of each (default: %(default)s)")
+    parser.add_argument("--again", action="store_true", help="measure recorded points again too")
+    args = parser.parse_args()
+    everything = not args.unit and not args.stage
+    total = 0
+    for name in args.family or [ICE40.name]:
+        for unit in UNITS if everything else args.unit or ():
+            total += unit_clocks(unit, FAMILIES[name], args.count, again=args.again)
+        for stage in OUTPUTS if everything else args.stage or ():
+            total += stage_clocks(stage, FAMILIES[name], args.count, again=args.again)
+    print(f"{total} points measured", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

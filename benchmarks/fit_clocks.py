@@ -1,0 +1,110 @@
+"""Fits the delays of ``lutq_hw.clock`` to half of the recorded clocks and prints the errors on the other half.
+
+    python benchmarks/fit_clocks.py     # reads points/clock/[FAMILY/]*.json of units and parts, writes coefficients.json
+
+The period of a point is the median of its three placements. Points at even places are fitted, those at odd places only
+checked.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from clock_points import CLOCKS, PLACERS, STAGE_CLOCKS
+from recording import Point, folder_of, read
+from scipy.optimize import least_squares  # comes with scikit-learn (extra: train)
+from stage_points import random_stage
+from unit_points import unit_of
+
+from lutq_hw.clock import SHARED, output_paths, slowest_ns, unit_paths, window_paths
+from lutq_hw.families import FAMILIES
+from lutq_hw.family import Family
+from lutq_hw.geometry import WindowGeometry
+from lutq_hw.outputs import OUTPUTS
+from lutq_hw.paths import Path
+from lutq_hw.units import UNITS
+
+START = {"base": 4.0, "levels": 2.5, "adders": 3.0, "bits": 0.3, "fanout": 0.5, "dsps": 5.0, "brams": 1.0}
+
+ENOUGH = 4
+"""Points without which a part is not fitted."""
+
+Sample = tuple[str, list[Path], float]
+
+
+def period_ns(point: Point) -> float:
+    """Median of the placements."""
+    return float(np.median(point["ns"]))
+
+
+def unit_samples(name: str, family: Family) -> list[Sample]:
+    """Kind, paths and period of a unit's points."""
+    points = read(folder_of(CLOCKS, family) / f"{name}.json")
+    return [("", unit_paths(unit_of(name, point, family)), period_ns(point)) for point in points]
+
+
+def part_samples(name: str, family: Family) -> list[Sample]:
+    """The same of an output stage or a window reader."""
+    points = read(folder_of(STAGE_CLOCKS, family) / f"{name}.json")
+    if name == "window":
+        found = []
+        for point in points:
+            p = {k: tuple(v) if isinstance(v, list) else v for k, v in point.items() if k not in ("ns", "key", "bits")}
+            found.append((name, window_paths(WindowGeometry(**p)), period_ns(point)))
+        return found
+    return [(name, output_paths(random_stage(np.random.default_rng(point["seed"]), name), family), period_ns(point))
+            for point in points]
+
+
+def estimate(sample: Sample, shared: Mapping[str, float], offset: Mapping[str, float]) -> float:
+    """Period by formula."""
+    return slowest_ns(sample[1], shared) + offset.get(sample[0], 0.0)
+
+
+def fit(samples: Sequence[Sample]) -> tuple[dict[str, float], dict[str, float]]:
+    """Shared coefficients, none negative, and the offset of every kind."""
+    kinds = sorted({kind for kind, _, _ in samples} - {""})
+
+    def unpack(values: np.ndarray) -> tuple[dict[str, float], dict[str, float]]:
+        return dict(zip(SHARED, values, strict=False)), dict(zip(kinds, values[len(SHARED):], strict=True))
+
+    def residuals(values: np.ndarray) -> list[float]:
+        shared, offset = unpack(values)
+        return [estimate(sample, shared, offset) / sample[2] - 1 for sample in samples]
+
+    low = [0.0] * len(SHARED) + [-20.0] * len(kinds)
+    begin = [START[name] for name in SHARED] + [0.1] * len(kinds)
+    shared, offset = unpack(least_squares(residuals, begin, bounds=(low, np.inf), diff_step=1e-3).x)
+    return {k: round(float(v), 3) for k, v in shared.items()}, {k: round(float(v), 3) for k, v in offset.items()}
+
+
+def main() -> int:
+    """Fit and write."""
+    for name in PLACERS:
+        family = FAMILIES[name]
+        known = {unit: unit_samples(unit, family) for unit in UNITS}
+        known |= {part: part_samples(part, family) for part in (*OUTPUTS, "window")}
+        known = {part: rows for part, rows in known.items() if len(rows) >= ENOUGH}
+        if not known:
+            continue
+        shared, offset = fit([sample for rows in known.values() for sample in rows[::2]])
+        worst = {}
+        for part, rows in known.items():
+            error = np.array([estimate(sample, shared, offset) / sample[2] - 1 for sample in rows[1::2]])
+            worst[part] = round(float(np.abs(error).max()), 3)
+            rms = 100 * np.sqrt((error**2).mean())
+            print(f"{family.name:8} {part:18} {len(rows):3} points, not fitted: rms {rms:4.1f} % "
+                  f"worst {100 * worst[part]:4.1f} %")
+        print(shared, offset)
+        path = folder_of(STAGE_CLOCKS, family) / "coefficients.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parts = {part: len(rows[::2]) for part, rows in known.items()}
+        path.write_text(json.dumps({"shared": shared, "offset": offset, "parts": parts, "worst": worst}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

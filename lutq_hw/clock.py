@@ -1,0 +1,177 @@
+"""How fast parts can be clocked: a delay for each path that their structure shows, fitted to placed and routed parts.
+
+A path (`paths.Path`) takes ``base + level * luts + adder * adders + bit * carry bits + fanout * log2(cells driven) + ...``
+nanoseconds; a part's period is that of its slowest path, and a plan can promise the clock of its slowest stage. Coefficients
+come from ``benchmarks/fit_clocks.py``, fitted to half of the points of ``benchmarks/clock_points.py`` (the median of three
+placements of a part alone between registers) and checked on the other half. Families without such points promise nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from .families import ICE40
+from .family import Family
+from .gateware.accumulate import spare_carry
+from .geometry import WindowGeometry
+from .mac import MacUnit
+from .output import OutputStage
+from .paths import Path, counted_paths
+from .pipeline import Layer, Stage
+from .planning.search import FULL_SLOWDOWN
+
+SHARED = ("base", *Path._fields)
+"""What every part has in common; besides, every kind of part but the units has an ``offset``."""
+
+SEARCH_LEVELS = 2
+"""Luts of an output stage between its adder and the address of its table: which half, and whether to go on."""
+
+WINDOW_PATH = Path(levels=2, adders=2)
+"""Of a window reader's address: the next column, and whether it is the last or lies in the padding."""
+
+
+@dataclass(frozen=True)
+class Period:
+    """The shortest clock period of a part."""
+
+    ns: float
+    """In nanoseconds."""
+
+    measured: bool
+    """Whether parts of this kind were placed and routed; if not, it follows from structure only."""
+
+    @property
+    def hz(self) -> float:
+        """The clock."""
+        return 1e9 / self.ns
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The clock that a plan can promise."""
+
+    hz: float
+    stage: str
+    """Name of the slowest stage."""
+
+    part: str
+    """Which part of it is the slowest: a unit's or an output stage's name, or ``window``."""
+
+    unmeasured: tuple[str, ...]
+    """Parts that nobody placed and routed: their delay follows from structure only."""
+
+
+@cache
+def delays(family: Family) -> dict[str, Any]:
+    """``shared`` (coefficient by `SHARED` name), ``offset`` (ns by kind of part), ``parts``, ``worst``; or nothing."""
+    name = "coefficients.json" if family is ICE40 else f"{family.name}/coefficients.json"
+    path = resources.files("lutq_hw") / "points" / "clock" / name
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def path_ns(path: Path, shared: Mapping[str, float]) -> float:
+    """Delay of one path."""
+    return shared["base"] + sum(shared[name] * value for name, value in zip(Path._fields, path, strict=True))
+
+
+def slowest_ns(paths: Sequence[Path], shared: Mapping[str, float]) -> float:
+    """Delay of the slowest path."""
+    return max(path_ns(path, shared) for path in paths)
+
+
+def unit_paths(unit: MacUnit) -> list[Path]:
+    """Paths of a MAC unit: through its lanes and rows, its accumulators, and of the signal that moves all its registers."""
+    with counted_paths() as counted:
+        structure = unit.cost()
+    term = getattr(unit, "term", None)
+    lanes = counted or [Path(levels=unit.index_bits)]
+    if term is not None and term.carries and spare_carry(unit.simd):
+        # The first lane adds its own carry, behind its logic.
+        lanes = [path if path.adders else path._replace(adders=1, bits=term.bits) for path in lanes]
+    if structure.dsps:
+        lanes = [path._replace(dsps=1) for path in lanes]
+    paths = [*lanes, Path(adders=1, bits=unit.acc_bits), Path(levels=2, fanout=math.log2(1 + structure.ffs))]
+    if structure.brams:
+        bits = min(unit.acc_bits, unit.acc_bits if term is None else term.bits + 1)
+        paths.append(Path(adders=1, bits=bits, brams=1))
+    return paths
+
+
+def table_levels(depth: int, lut_inputs: int) -> int:
+    """Luts one behind the other in a random table."""
+    return 1 + max(0, -(-(max(1, depth - 1).bit_length() - lut_inputs) // 2))
+
+
+def output_paths(stage: OutputStage, family: Family = ICE40) -> list[Path]:
+    """Paths of an output stage: its table, the adder behind it and back to the table; held sums and what moves them."""
+    width, depth = stage.table
+    in_bram = stage.memory == "bram" and depth > 1 and width > 0
+    table = table_levels(depth, family.lut_inputs) if width and depth > 1 and not in_bram else 0
+    levels = SEARCH_LEVELS * (stage.steps > 1) + table
+    return [
+        Path(levels=levels, adders=1, bits=stage.acc_bits, brams=int(in_bram)),
+        Path(levels=2, fanout=math.log2(1 + stage.pe * stage.acc_bits)),
+    ]
+
+
+def window_paths(g: WindowGeometry) -> list[Path]:
+    """Paths of a window reader."""
+    reach = max(g.padding[1], g.shape[1] + g.padding[1] + g.stride[1] + g.kernel[1]) * g.pixel_words
+    return [WINDOW_PATH._replace(bits=1 + reach.bit_length())]
+
+
+def _period(kind: str, paths: Sequence[Path], family: Family) -> Period | None:
+    found = delays(family)
+    if not found:
+        return None
+    measured = kind in found["parts"]
+    return Period(slowest_ns(paths, found["shared"]) + found["offset"].get(kind, 0.0), measured)
+
+
+def unit_period(unit: MacUnit, family: Family = ICE40) -> Period | None:
+    """Period of a MAC unit; None if no clock is promised in ``family``."""
+    if not delays(family):
+        return None
+    return _period(unit.name, unit_paths(unit if unit.family is family else replace(unit, family=family)), family)
+
+
+def output_period(stage: OutputStage, family: Family = ICE40) -> Period | None:
+    """Period of an output stage; None if no clock is promised in ``family``."""
+    return _period(stage.name, output_paths(stage, family), family)
+
+
+def window_period(g: WindowGeometry, family: Family = ICE40) -> Period | None:
+    """Period of a window reader; None if no clock is promised in ``family``."""
+    return _period("window", window_paths(g), family)
+
+
+def layer_periods(layer: Layer, family: Family = ICE40) -> dict[str, Period]:
+    """Periods of a layer's parts by name; empty if no clock is promised in ``family``."""
+    found = {layer.unit.name: unit_period(layer.unit, family), layer.stage.name: output_period(layer.stage, family),
+             "window": window_period(layer.window, family)}
+    return {name: period for name, period in found.items() if period is not None}
+
+
+def promise(stages: Sequence[Stage], family: Family, share: float) -> Promise | None:
+    """What the slowest part of all weight layers can be clocked at; None in a family without recorded clocks.
+
+    Stages of other kinds have shorter paths than a layer with its multiply-accumulate; nobody has placed them alone.
+
+    Parameters
+    ----------
+    share
+        How full the FPGA is, 0 to 1: parts are measured on an empty one, and a full one is slower by `FULL_SLOWDOWN`.
+    """
+    found = [(period, layer.name, part) for layer in stages if isinstance(layer, Layer)
+             for part, period in layer_periods(layer, family).items()]
+    if not found:
+        return None
+    period, stage, part = max(found, key=lambda entry: entry[0].ns)
+    unmeasured = sorted({name for other, _, name in found if not other.measured})
+    return Promise(period.hz / (1 + FULL_SLOWDOWN * min(1.0, share)), stage, part, tuple(unmeasured))
