@@ -18,7 +18,7 @@ from .planning.between import between
 from .planning.budget import NAMES, Budget, shortage
 from .planning.candidates import MAX_TABLE, Candidate, candidates, cheapest_output, divisors, pareto, unit_verdicts
 from .planning.explain import Verdict, explain
-from .planning.search import Search
+from .planning.search import FAST, SMALL, Search
 from .planning.shortfall import too_large
 
 __all__ = ["MAX_TABLE", "NAMES", "Budget", "Candidate", "Planned", "Verdict", "candidates", "cheapest_output", "divisors",
@@ -57,10 +57,10 @@ class Planned:
                 f"stages is {better} by more in the cost model.")
 
 
-def make_search(network: Network, board: Budget, units: Sequence[str] | None = None) -> Search:
-    """The search for plans of ``network`` on ``board``."""
+def make_search(network: Network, board: Budget, units: Sequence[str] | None = None, *, goal: str = "fastest") -> Search:
+    """The search for plans of ``network`` on ``board``; ``goal`` is ``fastest`` or ``smallest``."""
     return Search(candidates(network, units), board.available, between=between(network),
-                  period_ns=1e9 / board.plan_clock_hz)
+                  period_ns=1e9 / board.plan_clock_hz, worth=FAST if goal == "fastest" else SMALL)
 
 
 def find_plan(network: Network, board: Budget, *, fps: float | None = None, units: Sequence[str] | None = None) -> Planned:
@@ -78,7 +78,8 @@ def find_plan(network: Network, board: Budget, *, fps: float | None = None, unit
     PlanError
         If the network does not fit (which resource, how far over, what would help), or not at that rate.
     """
-    search = make_search(network, board, units)
+    goal = "fastest" if fps is None else "smallest"
+    search = make_search(network, board, units, goal=goal)
     found = search.fastest() if fps is None else search.smallest(1e9 / fps)
     if found is None:
         fewest = search.least_cycles()
@@ -90,7 +91,7 @@ def find_plan(network: Network, board: Budget, *, fps: float | None = None, unit
             f"cycles a frame, {board.plan_clock_hz / fewest:.0f} frames/s at {board.plan_clock_hz / 1e6:g} MHz; "
             "ask for a lower --fps, or train a smaller network")
     plan = with_fifos(network, Plan(network.digest, tuple(c.plan for c in found.chosen), board.name))
-    return Planned(plan, "fastest" if fps is None else "smallest", found.gap, found.chosen, search)
+    return Planned(plan, goal, found.gap, found.chosen, search)
 
 
 def make_plan(network: Network, board: Budget, *, fps: float | None = None, units: Sequence[str] | None = None) -> Plan:

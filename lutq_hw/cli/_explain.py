@@ -17,12 +17,13 @@ TOO_LARGE = 5
 RESOURCES = ("cells", "luts", "brams", "dsps", "sprams")
 
 
-def describe(network: Network, plan: Plan, board: Budget, layer: str, units: Sequence[str] | None) -> dict[str, Any]:
+def describe(network: Network, plan: Plan, board: Budget, layer: str, units: Sequence[str] | None,
+             goal: str) -> dict[str, Any]:
     """The candidates of ``layer`` as JSON values."""
     from dataclasses import asdict
 
     from ..planning.layer_table import explain_layer
-    found = explain_layer(network, plan, board, layer, units)
+    found = explain_layer(network, plan, board, layer, units, goal=goal)
     return {
         "model": {"name": network.name, "digest": network.digest}, "board": board.name, "layer": found.layer,
         "frame_cycles": found.cycles,

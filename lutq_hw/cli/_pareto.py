@@ -40,17 +40,18 @@ def describe(network: Network, plan: Plan, board: Budget, search: Search) -> dic
         return {"cycles": p.cycles, "frames_per_second": board.plan_clock_hz / p.cycles, "cells": p.cost.cells,
                 "luts": p.cost.luts, "brams": p.cost.brams, "dsps": p.cost.dsps, "sprams": p.cost.sprams, "fits": p.fits}
 
+    mine = point(search, chosen_by(network, plan))
     available = {r: getattr(board.available, r) for r in ("cells", "brams", "dsps", "sprams")}
     return {"model": {"name": network.name, "digest": network.digest}, "board": board.name, "title": board.title,
             "plan_clock_mhz": board.plan_clock_hz / 1e6, "available": available,
-            "chosen": values(point(search, chosen_by(network, plan))), "plans": [values(p) for p in front(search)]}
+            "chosen": values(mine), "plans": [values(p) for p in front(search, mine)]}
 
 
 def text(d: dict[str, Any]) -> str:
     """The same as a table."""
     from ..table import table
     sprams = d["available"]["sprams"] > 0 and any(p["sprams"] for p in [d["chosen"], *d["plans"]])
-    rows = [*(("", p) for p in d["plans"]), ("chosen", d["chosen"])]
+    rows = [*(("", p) for p in d["plans"] if p != d["chosen"]), ("chosen", d["chosen"])]
     rows.sort(key=lambda row: (row[1]["cycles"], row[1]["cells"]))
     cells = [[p["cycles"], round(p["frames_per_second"]), round(p["cells"]), round(p["luts"]), p["brams"], p["dsps"],
               *([p["sprams"]] if sprams else []), "yes" if p["fits"] else "no", mark] for mark, p in rows]

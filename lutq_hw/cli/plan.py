@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     planned = None if args.plan else find_plan(network, board, fps=args.fps, units=args.units)
     plan = Plan.load(args.plan) if planned is None else planned.plan
     if args.explain is not None:
-        description, show = _explain.describe(network, plan, board, args.explain, args.units), _explain.text
+        goal = "fastest" if args.fps is None else "smallest"
+        description, show = _explain.describe(network, plan, board, args.explain, args.units, goal), _explain.text
     elif args.pareto is not None:
         from ..planner import make_search
         search = planned.search if planned else make_search(network, board, args.units)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..cost import Cost
 from .candidates import Candidate
+from .pareto import efficient
 from .search import Search
 
 
@@ -24,11 +27,11 @@ def point(search: Search, chosen: Sequence[Candidate]) -> Point:
     return Point(max(c.cycles for c in chosen), search.total(chosen), search.fits(chosen))
 
 
-def front(search: Search) -> list[Point]:
+def front(search: Search, *known: Point) -> list[Point]:
     """Plans that no other one equals or beats in both cycles and logic cells, fastest first.
 
     They have the blocks of the board, but as many logic cells as they like: what a larger board of its kind would give.
-    Exact for the layers; what stands between them is added afterwards.
+    Exact for the layers; what stands between them is added afterwards, so a ``known`` plan may be better, and then is there.
     """
     slowest = search.periods[-1]
     plans: dict[int, tuple[Candidate, ...] | None] = {}
@@ -46,12 +49,5 @@ def front(search: Search) -> list[Point]:
         if cheapest(low) != cheapest(high) and high - low > 1:
             middle = (low + high) // 2
             spans += [(low, middle), (middle, high)]
-    kept: list[Point] = []
-    for step in sorted(plans):
-        chosen = plans[step]
-        if chosen is None:
-            continue
-        found = point(search, chosen)
-        if not kept or (found.cost.cells < kept[-1].cost.cells and found.cycles > kept[-1].cycles):
-            kept.append(found)
-    return kept
+    points = [*known, *(point(search, chosen) for chosen in plans.values() if chosen is not None)]
+    return [points[i] for i in efficient(np.array([(p.cycles, p.cost.cells) for p in points]).reshape(-1, 2))]

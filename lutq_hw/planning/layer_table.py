@@ -16,7 +16,7 @@ from ..sums import sums_of
 from .between import between
 from .budget import NAMES, RESOURCES, Budget, shortage
 from .candidates import Candidate, layer_candidates, node_candidates, pareto, unit_verdicts
-from .search import Search
+from .search import FAST, SMALL, Search
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ def chosen_by(network: Network, plan: Plan) -> list[Candidate]:
     return found
 
 
-def explain_layer(network: Network, plan: Plan, board: Budget, layer: str, units: Sequence[str] | None = None) -> LayerTable:
-    """Why ``layer`` is built as ``plan`` has it.
+def explain_layer(network: Network, plan: Plan, board: Budget, layer: str, units: Sequence[str] | None = None,
+                  *, goal: str = "fastest") -> LayerTable:
+    """Why ``layer`` is built as ``plan`` has it, for this ``goal`` (``fastest`` or ``smallest``).
 
     Raises
     ------
@@ -65,7 +66,9 @@ def explain_layer(network: Network, plan: Plan, board: Budget, layer: str, units
     nodes = {node.name: node for node in hardware_nodes(network, plan)}
     candidates = node_candidates(network, nodes[layer], units)
     assert candidates is not None, "a layer of a plan has candidates"
-    others = _Others(chosen, names.index(layer), Search([[c] for c in chosen], board.available, between=between(network)))
+    search = Search([[c] for c in chosen], board.available, between=between(network),
+                    worth=FAST if goal == "fastest" else SMALL)
+    others = _Others(chosen, names.index(layer), search)
     mine = others.mine
     rows = [Row(mine, True, True, "chosen")]
     rows += [Row(c, False, *others.judge(c)) for c in pareto(candidates) if c.plan != mine.plan]

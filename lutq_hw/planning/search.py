@@ -13,7 +13,7 @@ priced with them. Within the limits that remain, plans are therefore looked at i
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +24,12 @@ from .budget import BLOCKS, RESOURCES, shortage
 from .candidates import Candidate
 from .pareto import efficient
 
-EAGERNESS = {"cells": 1.0, "brams": 0.3, "dsps": 0.3, "sprams": 0.3}
-"""What a share of each is worth while everything fits: saved logic cells make the clock faster, unused blocks leave
-routing free."""
+FAST = {"cells": 1.0, "brams": 0.02, "dsps": 0.02, "sprams": 0.02}
+"""What a share of each is worth to the fastest plan: saved logic cells make the clock faster, blocks decide between equals.
+Seen on iCE40UP5K: of three plans of one network and rate, the one with the fewest cells and all blocks routed fastest."""
+
+SMALL = {"cells": 1.0, "brams": 0.3, "dsps": 0.3, "sprams": 0.3}
+"""What a share of each is worth to the smallest plan that is fast enough: blocks are left for other uses."""
 
 FULL_SLOWDOWN = 0.25
 """By how much an FPGA with all available cells used is clocked slower than an empty one, seen on iCE40UP5K builds."""
@@ -74,13 +77,15 @@ class Search:
         Price of all that stands between the chosen candidates.
     period_ns
         Clock period for candidates that promise none themselves.
+    worth
+        What a share of each resource is worth: `FAST` or `SMALL`.
     """
 
     def __init__(self, layers: Sequence[Sequence[Candidate]], available: Cost, *,
                  between: Callable[[Sequence[Candidate]], Cost] = lambda chosen: Cost(), period_ns: float = 1.0,
-                 states: int = knapsack.MAX_STATES):
+                 worth: Mapping[str, float] = FAST, states: int = knapsack.MAX_STATES):
         self.layers, self.available, self.between = layers, available, between
-        self.period_ns, self.states = period_ns, states
+        self.period_ns, self.worth, self.states = period_ns, worth, states
         self._figures = [np.array([c.figures for c in layer], float) for layer in layers]
         slowest_best = max(float(f[:, 0].min()) for f in self._figures)
         tightest = max(float(f[:, 1].min()) for f in self._figures)
@@ -102,10 +107,10 @@ class Search:
         return not shortage(self.total(chosen), self.available)
 
     def _share(self, resource: str) -> float:
-        return EAGERNESS[resource] / max(1.0, getattr(self.available, resource))
+        return self.worth[resource] / max(1.0, getattr(self.available, resource))
 
     def price(self, cost: Cost) -> float:
-        """Shares of what is available, weighted by `EAGERNESS`: 1 is an FPGA with all cells used and no blocks."""
+        """Shares of what is available, weighted by ``worth``: 1 is an FPGA with all cells used and no blocks."""
         return sum(self._share(r) * getattr(cost, r) for r in RESOURCES)
 
     def frame_time(self, cycles: float, period_ns: float, price: float) -> float:

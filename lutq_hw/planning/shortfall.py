@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from .budget import NAMES, RESOURCES, Budget, shortage
 from .candidates import Candidate
-from .search import EAGERNESS, Search
+from .search import SMALL, Search
 
 
 def attempts(search: Search) -> Iterator[list[Candidate]]:
     """The cheapest candidates, again and again with other weights, to find plans that are short of as little as can be."""
-    weights = {r: EAGERNESS[r] / max(1.0, getattr(search.available, r)) for r in RESOURCES}
+    weights = {r: SMALL[r] / max(1.0, getattr(search.available, r)) for r in RESOURCES}
     for _ in range(40):
         chosen = [min(layer, key=lambda c: sum(weights[r] * getattr(c.cost, r) for r in RESOURCES))
                   for layer in search.layers]
