@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from recording import Point, folder_of, read
 from scipy.optimize import nnls  # comes with scikit-learn (extra: train)
-from stage_points import POINTS, random_stage, stream_adder
+from stage_points import POINTS, random_reads, random_stage, stream_adder
 
 from lutq_hw.costing import (
     Features,
     argmax_features,
     gearbox_features,
+    nonzero_features,
     output_table_features,
     top_k_features,
     window_features,
@@ -32,7 +33,7 @@ from lutq_hw.geometry import WindowGeometry
 from lutq_hw.graph_cost import adder_features, averager_features, fifo_features, fork_features
 from lutq_hw.unit_cost import weigh
 
-FILES = ("window", "output", "gearbox", "argmax", "fork", "fifo", "adder", "averager", "top_k")
+FILES = ("window", "nonzero", "output", "gearbox", "argmax", "fork", "fifo", "adder", "averager", "top_k")
 
 SMALL = 30.0
 """Cells below which errors count absolutely, except on iCE40."""
@@ -57,6 +58,9 @@ def describe(file: str, p: Point, family: Family) -> tuple[str, Features]:
         bits = p.pop("bits")
         g = WindowGeometry(**{k: tuple(v) if isinstance(v, list) else v for k, v in p.items()})
         return "window", window_features(g, bits)
+    if file == "nonzero":
+        reads, x = random_reads(np.random.default_rng(p["seed"]))
+        return "nonzero", nonzero_features(reads, x.bits)
     if file == "output":
         s = random_stage(np.random.default_rng(p["seed"]), p["name"])
         return s.name, output_table_features(s, family)

@@ -31,11 +31,13 @@ from lutq_hw.gateware.fifo import StreamFifo
 from lutq_hw.gateware.fork import StreamFork
 from lutq_hw.gateware.gearbox import Collector, Splitter
 from lutq_hw.gateware.join import StreamAdder
+from lutq_hw.gateware.nonzero import NonzeroReader
 from lutq_hw.gateware.rom import Rom
 from lutq_hw.gateware.top_k import TopKStage
 from lutq_hw.gateware.window import WindowReader
 from lutq_hw.geometry import WindowGeometry
 from lutq_hw.network import ActivationTable, Add, Codebook, Dense, Shift, TensorType, Thresholds
+from lutq_hw.nonzero import NonzeroReads
 from lutq_hw.output import OutputStage
 from lutq_hw.outputs import OUTPUTS
 from lutq_hw.sums import sums_of
@@ -64,6 +66,31 @@ def window(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
         g = WindowGeometry((size, size, c), (k, k), (s, s), (p, p), channels, int(rng.choice([1, k])), groups,
                            int(rng.choice([1, 2, 4, 8])))
     return {**asdict(g), "bits": bits}, WindowReader(g, bits=bits)
+
+
+def random_reads(rng: np.random.Generator) -> tuple[NonzeroReads, TensorType]:
+    """What a layer with pruned weights reads."""
+    bits = int(rng.choice([1, 2, 4, 4, 8]))
+    outputs = int(rng.choice([4, 8, 10, 12, 16]))
+    pe = int(rng.choice(divisors(outputs, 6)))
+    if rng.random() < 0.4:
+        g, shape = WindowGeometry((1, 1, int(rng.choice([64, 100, 216, 384, 784])))), ()
+    else:
+        size, k = int(rng.choice([5, 8, 14, 28])), int(rng.choice([2, 3, 3, 5]))
+        s, p = int(rng.integers(1, 3)), int(rng.integers(0, k // 2 + 1))
+        g, shape = WindowGeometry((size, size, int(rng.choice([1, 3, 6, 8, 16]))), (k, k), (s, s), (p, p)), (k, k)
+    entries = int(rng.choice([4, 8, 16]))
+    kept = rng.random((outputs, *shape, g.shape[2])) < rng.uniform(0.03, 0.3)
+    index = np.where(kept, rng.integers(1, entries, kept.shape), 0)
+    index.reshape(-1)[0] = 0
+    return NonzeroReads(g, Codebook(index, dictionary=np.arange(entries)), pe), TensorType(g.shape, bits)
+
+
+def nonzero(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+    """A reader of non-zero terms; the point keeps the seed. The cells hold no table in logic: indices are in block RAM."""
+    seed = int(rng.integers(1 << 31))
+    reads, x = random_reads(np.random.default_rng(seed))
+    return {"seed": seed}, NonzeroReader(reads, x, style="bram")
 
 
 def rom(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
@@ -182,7 +209,7 @@ def top_k(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
     return p, TopKStage(**p)
 
 
-PARTS = {f.__name__: f for f in (window, rom, output, gearbox, argmax, fork, fifo, adder, averager, top_k)}
+PARTS = {f.__name__: f for f in (window, nonzero, rom, output, gearbox, argmax, fork, fifo, adder, averager, top_k)}
 
 
 def wanted_parts(part: str, count: int, stage: str | None = None,

@@ -23,6 +23,7 @@ from .graph_cost import adder_features, averager_features, fifo_brams, fifo_feat
 from .joins import AveragePool, Fifo, Fork, Join, Requantizer
 from .mac import MacUnit
 from .network import TensorType, WeightNode
+from .nonzero import NonzeroReads
 from .output import OutputStage
 from .outputs import OUTPUTS
 from .pipeline import Argmax, Gearbox, Layer, Pool, Stage, TopK
@@ -109,6 +110,39 @@ def window_cost(g: WindowGeometry, bits: int, family: Family = ICE40) -> Cost:
     return cost + Cost(luts=GAP_LUTS * address, ffs=address + 1)
 
 
+def nonzero_features(reads: NonzeroReads, bits: int) -> Features:
+    """Structure of a `NonzeroReader`."""
+    g, pe = reads.window, reads.pe
+    reach = max(g.padding[1], g.shape[1] + g.padding[1] + g.stride[1] + g.kernel[1]) * g.pixel_words
+    column, address = 2 + reach.bit_length(), bits_for(max(2, g.depth))
+    loops = [n for n in (reads.words, *g.out_shape) if n > 1]
+    return {
+        "base": 1,
+        "loops": len(loops),
+        "loop_bits": sum(bits_for(n) for n in loops),
+        "pixel": column if g.out_shape[1] > 1 else 0,
+        "write": bits_for(g.row_words) + address,
+        "rows": bits_for(g.buffer_rows),
+        "bases": address * g.kernel[0] * (g.buffer_rows > 1),
+        "starts": address * g.kernel[0] * (g.out_shape[1] > 1),
+        "position": pe * bits_for(g.kernel[1] * g.pixel_words + 1),
+        "row": pe * bits_for(g.kernel[0]) if g.kernel[0] > 1 else 0,
+        "select": pe * address * (g.kernel[0] - 1),
+        "address": pe * address,
+        "padding": pe * column if any(g.padding) else 0,
+        "padded": pe * bits if any(g.padding) else 0,
+        "masks": len({g.mask(0, i) for i in range(g.out_shape[0])}) - 1,
+        "word": pe * (bits + reads.codebook.index_bits),
+    }
+
+
+def nonzero_cost(reads: NonzeroReads, bits: int, memory: str, family: Family = ICE40) -> Cost:
+    """Price of a `NonzeroReader`: rows once for each lane, and the index memory."""
+    g = reads.window
+    return (fitted("nonzero", nonzero_features(reads, bits), reads.pe * ram_brams(bits, max(2, g.depth), 1), family)
+            + rom_cost(*reads.memory, memory, family))
+
+
 def rom_cost(width: int, depth: int, memory: str, family: Family = ICE40) -> Cost:
     """Price of a `Rom`."""
     if depth == 1:
@@ -184,6 +218,10 @@ def stage_cost(stage: Stage, family: Family = ICE40) -> Cost:
         case Layer():
             parts = LayerParts(stage.node, stage.x, family)
             plan = stage.plan
+            if stage.nonzero is not None:
+                return (nonzero_cost(stage.nonzero, stage.x.bits, plan.index_memory, family)
+                        + unit_cost(stage.unit, family).cost * plan.pe
+                        + parts.output(plan.output, plan.pe, plan.output_lanes, plan.output_memory))
             return (parts.window(stage.window) + parts.index(stage.unit, stage.window, plan.index_memory)
                     + parts.unit(plan.unit, *plan.array)
                     + parts.output(plan.output, plan.pe, plan.output_lanes, plan.output_memory))

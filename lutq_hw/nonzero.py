@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from .balance import by_length
 from .geometry import WindowGeometry
 from .network import Codebook
 from .network.tensor import Ints
@@ -50,14 +52,60 @@ def needed_positions(nonzero: np.ndarray, limit: int) -> np.ndarray:
     """
     needed = nonzero.copy()
     for row in needed:
-        skipped = 0
-        for at in range(int(np.flatnonzero(row)[-1]) + 1 if row.any() else 0):
-            skipped = 0 if row[at] else skipped + 1
-            if skipped > limit:
-                row[at], skipped = True, 0
+        before = -1
+        for at in np.flatnonzero(row).tolist():
+            row[before + limit + 1:at:limit + 1] = True
+            before = at
     if not needed.any():
         needed[0, 0] = True
     return needed
+
+
+_lengths: WeakKeyDictionary[Codebook, dict[int, Ints]] = WeakKeyDictionary()
+
+
+def needed_counts(codebook: Codebook, limit: int) -> Ints:
+    """How many `needed_positions` every output has, ``(O,)``; remembered, since a planner asks for many array sizes."""
+    known = _lengths.setdefault(codebook, {})
+    if limit not in known:
+        nonzero = _by_row(codebook) != zero_index(codebook)
+        at = np.where(nonzero, np.arange(nonzero.shape[2]), -1)
+        before = np.maximum.accumulate(np.pad(at, ((0, 0), (0, 0), (1, 0)), constant_values=-1), axis=2)[..., :-1]
+        counts = np.where(nonzero, 1 + (at - before - 1) // (limit + 1), 0).sum(axis=(1, 2))
+        known[limit] = np.maximum(1, counts)
+    return known[limit]
+
+
+def _by_row(codebook: Codebook) -> Ints:
+    """Index of every weight, ``(O, kernel rows, positions)``: a position is kernel column x channels + channel."""
+    index = codebook.assignments
+    return index.reshape(len(index), index.shape[1] if index.ndim == 4 else 1, -1)
+
+
+def row_bits(codebook: Codebook) -> int:
+    """Bits of a step of kernel rows: enough for the most empty rows between two that are not."""
+    used = (_by_row(codebook) != zero_index(codebook)).any(axis=2)
+    at = np.where(used, np.arange(used.shape[1]), 0)
+    before = np.maximum.accumulate(np.pad(at, ((0, 0), (1, 0))), axis=1)[:, :-1]
+    return int(np.where(used, at - before, 0).max()).bit_length()
+
+
+def run_bits(codebook: Codebook, pe: int) -> int:
+    """Bits of a run: as few index memory as about the fewest cycles allow."""
+    lane = codebook.index_bits + row_bits(codebook)
+    words = [int(group_lengths(needed_counts(codebook, (1 << bits) - 1), pe).sum()) for bits in range(MAX_RUN_BITS + 1)]
+    fast = [bits for bits in range(MAX_RUN_BITS + 1) if words[bits] <= SLOWER * min(words)]
+    return min(fast, key=lambda bits: words[bits] * (pe * (lane + bits) + 1))
+
+
+def group_lengths(counts: Ints, pe: int) -> Ints:
+    """Cycles of every group of ``pe`` neighbouring outputs."""
+    return counts.reshape(-1, pe).max(axis=1)
+
+
+def balanced(codebook: Codebook, pe: int) -> Ints:
+    """Order of the output channels in which lanes wait for each other least."""
+    return by_length(needed_counts(codebook, (1 << run_bits(codebook, pe)) - 1))
 
 
 def filled_up(needed: np.ndarray, count: int) -> np.ndarray:
@@ -76,24 +124,11 @@ class Steps:
     rows, run, index
         ``(words, pe)``: kernel rows to go down, activations to skip (from the row's first after a step down, else from
         the one behind the last read), index of the weight.
-    last
-        ``(words,)``: the entry ends the sums of a group of ``pe`` outputs.
     """
 
     rows: Ints
     run: Ints
     index: Ints
-    last: np.ndarray
-
-    @property
-    def run_bits(self) -> int:
-        """Bits of a run."""
-        return int(self.run.max()).bit_length()
-
-    @property
-    def row_bits(self) -> int:
-        """Bits of a step of rows."""
-        return int(self.rows.max()).bit_length()
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,34 +156,42 @@ class NonzeroReads:
     """Enabled cycles after that decision in which the buffer memory is read."""
 
     @cached_property
-    def _weights(self) -> Ints:
-        """Index of every weight, ``(O, kernel rows, positions)``: a position is kernel column x channels + channel."""
-        index = self.codebook.assignments
-        kernel_rows = index.shape[1] if index.ndim == 4 else 1
-        return index.reshape(len(index), kernel_rows, -1)
+    def run_bits(self) -> int:
+        """Bits of a run."""
+        return run_bits(self.codebook, self.pe)
+
+    @cached_property
+    def row_bits(self) -> int:
+        """Bits of a step of rows."""
+        return row_bits(self.codebook)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Cycles of every group of ``pe`` outputs."""
+        return group_lengths(needed_counts(self.codebook, (1 << self.run_bits) - 1), self.pe).tolist()
+
+    @property
+    def words(self) -> int:
+        """Cycles of one output pixel."""
+        return sum(self.lengths)
+
+    @cached_property
+    def ends(self) -> Sequence[bool]:
+        """Of the words of one output pixel, in order: whether it ends a dot product."""
+        return [last for length in self.lengths for last in (*[False] * (length - 1), True)]
 
     @cached_property
     def steps(self) -> Steps:
-        """Contents of the index memory: the run width that needs the fewest bits at about the fewest cycles."""
-        found = [self._steps((1 << bits) - 1) for bits in range(MAX_RUN_BITS + 1)]
-        fewest = min(len(steps.last) for steps in found)
-        fast = [steps for steps in found if len(steps.last) <= SLOWER * fewest]
-        return min(fast, key=lambda s: (len(s.last) * (self.pe * (s.run_bits + s.row_bits + self.codebook.index_bits) + 1)))
-
-    def _steps(self, limit: int) -> Steps:
-        zero = zero_index(self.codebook)
-        needed = [needed_positions(weights != zero, limit) for weights in self._weights]
-        parts: list[np.ndarray] = []
-        last: list[bool] = []
-        for first in range(0, len(needed), self.pe):
-            group = needed[first:first + self.pe]
-            count = max(int(lane.sum()) for lane in group)
-            # Filled up, a lane still skips no more than the limit.
-            lanes = [self._lane(filled_up(lane, count), self._weights[first + p]) for p, lane in enumerate(group)]
+        """Contents of the index memory."""
+        zero, weights = zero_index(self.codebook), _by_row(self.codebook)
+        parts = []
+        for group, length in enumerate(self.lengths):
+            lanes = []
+            for output in weights[group * self.pe:(group + 1) * self.pe]:
+                needed = needed_positions(output != zero, (1 << self.run_bits) - 1)
+                lanes.append(self._lane(filled_up(needed, length), output))
             parts.append(np.stack(lanes, axis=1))
-            last += [False] * (count - 1) + [True]
-        rows, run, index = np.moveaxis(np.concatenate(parts), 2, 0)
-        return Steps(rows, run, index, np.array(last))
+        return Steps(*np.moveaxis(np.concatenate(parts), 2, 0))
 
     @staticmethod
     def _lane(read: np.ndarray, weights: Ints) -> np.ndarray:
@@ -159,29 +202,19 @@ class NonzeroReads:
         return np.stack([down, positions - np.where(down > 0, 0, following), weights[rows, positions]], axis=1)
 
     @property
-    def words(self) -> int:
-        """Cycles of one output pixel."""
-        return len(self.ends)
-
-    @cached_property
-    def ends(self) -> Sequence[bool]:
-        """Of the words of one output pixel, in order: whether it ends a dot product."""
-        return self.steps.last.tolist()
-
-    @cached_property
-    def lengths(self) -> list[int]:
-        """Cycles of every group of ``pe`` outputs."""
-        return np.diff(np.flatnonzero(self.steps.last), prepend=-1).tolist()
-
-    @property
     def reads(self) -> int:
         """Words read for one frame, one a cycle."""
         return self.window.out_shape[0] * self.window.out_shape[1] * self.words
 
+    def cycles(self, interval: int) -> int:
+        """Cycles of one frame in front of an output stage that takes a word every ``interval`` cycles at most."""
+        height, width = self.window.out_shape
+        return height * width * sum(max(length, interval) for length in self.lengths)
+
     @property
     def token_bits(self) -> int:
         """Bits of one lane in the index memory."""
-        return self.steps.row_bits + self.steps.run_bits + self.codebook.index_bits
+        return self.row_bits + self.run_bits + self.codebook.index_bits
 
     @property
     def memory(self) -> tuple[int, int]:
@@ -191,10 +224,11 @@ class NonzeroReads:
     def packed(self) -> list[int]:
         """Words of the index memory: ``last``, then for each lane index, run, step of rows, from the low bits up."""
         s, found = self.steps, []
-        for rows, run, index, last in zip(s.rows.tolist(), s.run.tolist(), s.index.tolist(), s.last.tolist(), strict=True):
+        columns = (s.rows.tolist(), s.run.tolist(), s.index.tolist(), self.ends)
+        for rows, run, index, last in zip(*columns, strict=True):
             word, at = int(last), 1
             for lane in zip(index, run, rows, strict=True):
-                for value, bits in zip(lane, (self.codebook.index_bits, s.run_bits, s.row_bits), strict=True):
+                for value, bits in zip(lane, (self.codebook.index_bits, self.run_bits, self.row_bits), strict=True):
                     word |= value << at
                     at += bits
             found.append(word)

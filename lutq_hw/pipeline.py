@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
 
-from . import nonzero
+from . import balance, nonzero
 from .errors import PlanError
 from .geometry import WindowGeometry, term_order, window_of
 from .joins import AveragePool, Fifo, Fork, Join, Requantizer, summing
@@ -117,8 +117,7 @@ class Layer:
     def interval(self) -> int:
         """Cycles for one frame in steady state, when neither neighbour holds it up."""
         if self.nonzero is not None:
-            height, width = self.window.out_shape
-            return height * width * sum(max(length, self.stage.interval) for length in self.nonzero.lengths)
+            return self.nonzero.cycles(self.stage.interval)
         groups = self.window.reads // self.window.fold
         return groups * max(self.window.period, self.stage.interval)
 
@@ -292,6 +291,13 @@ class Stream:
     format: StreamFormat
     """How that result travels, in its own shape where the lanes allow it."""
 
+    order: Ints | None = None
+    """Channel of the result in every place of the last axis, where they travel in another order (`balance`)."""
+
+    def arranged(self, values: Ints) -> Ints:
+        """Values of the result, ``(N, ..., C)``, in the order of the stream."""
+        return values if self.order is None else values[..., self.order]
+
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
@@ -318,6 +324,7 @@ class _Builder:
         self.streams: list[Stream] = []
         self.inputs: list[tuple[int, ...]] = []
         self.outputs: list[tuple[int, ...]] = []
+        self.orders: dict[str, Ints] = {}  # of the channels of a node's result, where it is not its own
         self.names = {node.name for node in network.nodes}
 
     def unused(self, name: str) -> str:
@@ -329,7 +336,7 @@ class _Builder:
 
     def stream(self, name: str, node: str, form: StreamFormat) -> int:
         """A new stream; its number."""
-        self.streams.append(Stream(name, node, form))
+        self.streams.append(Stream(name, node, form, self.orders.get(node)))
         return len(self.streams) - 1
 
     def put(self, stage: Stage, node: str, *inputs: int, form: StreamFormat | None = None) -> int:
@@ -378,6 +385,21 @@ class _Builder:
         stage = Fifo(self.unused(name), stream.format, fifo.depth, fifo.memory)
         return self.put(stage, stream.node, source)
 
+    def ordered(self, node: WeightNode, plan: LayerPlan) -> WeightNode:
+        """``node`` for the order in which its input comes, with its outputs in the order in which they leave."""
+        if node.input in self.orders:
+            node = balance.with_inputs(node, self.orders[node.input])
+        if plan.terms == "nonzero" and plan.pe > 1 and balance.free_order(self.network, node):
+            self.orders[node.name] = nonzero.balanced(node.weights.flat, plan.pe)
+            node = balance.with_outputs(node, self.orders[node.name])
+        return node
+
+    def keep_order(self, node: Node) -> None:
+        """The result of a node that moves channels only has the order of its input."""
+        if isinstance(node, MaxPool2d | Flatten | Output) and (order := self.orders.get(node.input)) is not None:
+            x = self.network.input_type(node)
+            self.orders[node.name] = balance.flattened(order, x) if isinstance(node, Flatten) else order
+
 
 def _origins(network: Network) -> dict[str, str]:
     """For every node the one whose stage writes its result: a flatten and an output of scores have no hardware."""
@@ -402,8 +424,9 @@ def _fifos(network: Network, plan: Plan) -> dict[tuple[str, int], FifoPlan]:
     return found
 
 
-def _stage(network: Network, node: Node, plan: Plan, lanes: int) -> Stage | None:
+def _stage(build: _Builder, node: Node, plan: Plan, lanes: int) -> Stage | None:
     """The stage of ``node``, if it has one; ``lanes`` is what its input brings."""
+    network = build.network
     match node:
         case Dense() | Conv2d() | MaxPool2d():
             entry = plan[node.name]
@@ -412,7 +435,7 @@ def _stage(network: Network, node: Node, plan: Plan, lanes: int) -> Stage | None
                 assert isinstance(entry, PoolPlan)
                 return Pool(node.name, node, network.input_type(node), entry)
             assert isinstance(entry, LayerPlan)
-            return Layer(node.name, node, network.input_type(node), entry)
+            return Layer(node.name, build.ordered(node, entry), network.input_type(node), entry)
         case Add() | AvgPool2d() | Requantize():
             return summing(network, node, plan[node.name])
         case Output(kind="argmax"):
@@ -439,7 +462,8 @@ def pipeline(network: Network, plan: Plan) -> Pipeline:
     free: dict[str, list[int]] = {}  # streams of each result that still wait for a reader
     for node in hardware_nodes(network, plan):
         first = free.get(origins[node.inputs[0]]) if node.inputs else None
-        stage = _stage(network, node, plan, build.streams[first[0]].format.lanes if first else 1)
+        stage = _stage(build, node, plan, build.streams[first[0]].format.lanes if first else 1)
+        build.keep_order(node)
         if stage is None:
             continue
         sources = []

@@ -107,7 +107,7 @@ def accelerator_case(name: str, accelerator: wiring.Component, network: Network,
     for number, (stream, cycles) in enumerate(zip(streams, times, strict=True)):
         outside = {0: "i__", len(streams) - 1: "o__"}.get(number)
         if outside or accelerator.taps:  # type: ignore[attr-defined]
-            words = stream.format.pack(np.asarray(results[stream.node]))
+            words = stream.format.pack(stream.arranged(np.asarray(results[stream.node])))
             probes.append(Probe(stream.name, outside or f"tap_{stream.name}_", stream.format, words, cycles))
     return Case(name, tuple(probes), stalls, accelerator)
 

@@ -6,13 +6,14 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from benchmarks.stage_points import random_stage, stream_adder
+from benchmarks.stage_points import random_reads, random_stage
 from lutq_hw.cost import Cost, bram_count, bram_shape
 from lutq_hw.costing import (
     argmax_features,
     fifo_cost,
     fitted,
     gearbox_cost,
+    nonzero_cost,
     output_cost,
     rom_cost,
     top_k_features,
@@ -20,6 +21,7 @@ from lutq_hw.costing import (
 )
 from lutq_hw.geometry import WindowGeometry
 from lutq_hw.graph_cost import adder_features, averager_features, fork_features
+from lutq_hw.network import TensorType
 
 POINTS = resources.files("lutq_hw") / "points"
 
@@ -41,6 +43,9 @@ def geometry(p):
 def priced(name, p) -> Cost:
     if name == "window":
         return window_cost(geometry(p), p["bits"])
+    if name == "nonzero":
+        reads, x = random_reads(np.random.default_rng(p["seed"]))
+        return nonzero_cost(reads, x.bits, "bram")
     if name == "rom":
         return rom_cost(p["width"], len(p["words"]), p["style"])
     if name == "output":
@@ -52,7 +57,8 @@ def priced(name, p) -> Cost:
     if name == "fifo":
         return fifo_cost(**p)
     if name == "adder":
-        return fitted("adder", adder_features(stream_adder(**p).types, p["shifts"], p["lanes"]))
+        types = [TensorType((p["lanes"],), x["bits"], x["signed"]) for x in p["inputs"]]
+        return fitted("adder", adder_features(types, p["shifts"], p["lanes"]))
     if name == "averager":
         return fitted("averager", averager_features(p["lanes"], p["bits"]))
     if name == "top_k":
@@ -60,7 +66,7 @@ def priced(name, p) -> Cost:
     return fitted("argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"]))
 
 
-PARTS = ["window", "rom", "output", "gearbox", "argmax", "top_k", "fork", "fifo", "adder", "averager"]
+PARTS = ["window", "nonzero", "rom", "output", "gearbox", "argmax", "top_k", "fork", "fifo", "adder", "averager"]
 
 
 @pytest.mark.parametrize("name", PARTS)

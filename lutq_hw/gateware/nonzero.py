@@ -76,21 +76,24 @@ class NonzeroReader(RowBuffer):
         b_valid, b_last = self._stage(m, a_valid, "b_valid", init=0), self._stage(m, last, "b_last")
         b_pixel, b_mask = self._stage(m, a_pixel, "b_pixel"), self._stage(m, a_mask, "b_mask")
         b_released = self._stage(m, a_released, "b_released", init=0)
-        bases = []
+        # Where each row of the window begins in the memory, less 1: a lane knows the position behind the one it reads.
+        width, bases = max(1, (g.depth - 1).bit_length()), []
         for k in range(g.kernel[0]):
             table = [(bank + k) % g.buffer_rows * g.row_words for bank in range(g.buffer_rows)]
-            width = max(1, (g.depth - 1).bit_length())
-            bases.append(self._stage(m, lookup(m, a_top, table, width, f"base{k}"), f"b_base{k}"))
-        run_bits, row_bits = reads.steps.run_bits, reads.steps.row_bits
+            start_of_row = (lookup(m, a_top, table, width, f"base{k}") + a_pixel - 1)[:width]
+            bases.append(self._stage(m, start_of_row, f"b_base{k}"))
+        run_bits, row_bits = reads.run_bits, reads.row_bits
         positions, rows, indices = [], [], []
         for lane in lanes:
             token = entries[lane * reads.token_bits:(lane + 1) * reads.token_bits]
             index, run = token[:self.index_bits], token[self.index_bits:self.index_bits + run_bits]
             down = token[self.index_bits + run_bits:] if row_bits else Const(0, 1)
-            position = Signal(range(max(2, g.kernel[1] * g.pixel_words)), name=f"position{lane}")
+            position = Signal(range(g.kernel[1] * g.pixel_words + 1), name=f"position{lane}")
             row = Signal(range(max(2, g.kernel[0])), name=f"row{lane}")
             with m.If(self.en & a_valid):
-                m.d.sync += [position.eq(Mux(first | down.any(), 0, position + 1) + run),
+                # One adder, whose carry input is the step to the next position.
+                begin = Mux(first | down.any(), 0, position)
+                m.d.sync += [position.eq((Cat(Const(1, 1), begin) + Cat(Const(1, 1), run))[1:]),
                              row.eq(Mux(first, 0, row) + down)]
             positions.append(position)
             rows.append(row)
@@ -103,15 +106,15 @@ class NonzeroReader(RowBuffer):
         m.d.comb += self._freed.eq(Mux(self.en, c_released, 0))
         addresses, insides = [], []
         for lane, (position, row) in enumerate(zip(positions, rows, strict=True)):
-            column = Signal(signed(len(pixel) + 1), name=f"column{lane}")
-            m.d.comb += column.eq(b_pixel + position)
             base: Value = bases[0]
             for k in range(1, g.kernel[0]):
                 base = Mux(row == k, bases[k], base)
-            addresses.append(self._stage(m, (base + column)[:max(1, (g.depth - 1).bit_length())], f"c_address{lane}"))
+            addresses.append(self._stage(m, (base + position)[:width], f"c_address{lane}"))
             inside: Value = Const(1, 1)
             if any(g.padding):
-                inside = b_mask.bit_select(row, 1) & (column >= 0) & (column < g.row_words)
+                column = Signal(signed(len(pixel) + 1), name=f"column{lane}")  # one more than that of the activation
+                m.d.comb += column.eq(b_pixel + position)
+                inside = b_mask.bit_select(row, 1) & (column > 0) & (column <= g.row_words)
             insides.append(self._stage(m, inside, f"c_inside{lane}"))
         indices = [self._stage(m, index, f"c_index{lane}") for lane, index in enumerate(indices)]
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .. import balance, nonzero
 from ..cost import Cost
-from ..costing import LayerParts, stage_cost
+from ..costing import LayerParts, nonzero_cost, stage_cost
 from ..errors import PlanError
 from ..joins import summing
 from ..network import (
@@ -38,6 +39,12 @@ from .pareto import efficient
 
 MAX_LANES = 256
 """Largest array that is considered for one layer."""
+
+MAX_PORTS = 32
+"""Most lanes of a layer that skips zeros: each has its own copy of the buffered rows."""
+
+WORTH_SKIPPING = 0.8
+"""Part of the weights that may be non-zero where skipping the others is considered."""
 
 MAX_TABLE = 128
 """Deepest index ROM that is considered in logic; deeper ones cost more luts than a block RAM is worth."""
@@ -156,6 +163,33 @@ def _array_candidates(layer: Layer, parts: LayerParts, units: Sequence[str], out
     return pareto_by_ports(found)
 
 
+def nonzero_candidates(network: Network, node: WeightNode, units: Iterable[str]) -> list[Candidate]:
+    """Every sensible way to build a layer that reads its non-zero weights only; none where zeros are rare."""
+    x, flat = network.input_type(node), node.weights.flat
+    if nonzero.reject(flat, node.groups if isinstance(node, Conv2d) else 1):
+        return []
+    if (flat.assignments != nonzero.zero_index(flat)).mean() > WORTH_SKIPPING:
+        return []
+    parts, free = LayerParts(node, x), balance.free_order(network, node)
+    found: list[Candidate] = []
+    for pe in divisors(node.outputs, MAX_PORTS):
+        ordered = balance.with_outputs(node, nonzero.balanced(flat, pe)) if free and pe > 1 else node
+        for unit in (name for name in units if UNITS[name].any_length):
+            plan = LayerPlan(node=node.name, unit=unit, pe=pe, channels=1, terms="nonzero")
+            layer = Layer(node.name, ordered, x, plan)
+            assert layer.nonzero is not None
+            shortest = min(layer.nonzero.lengths)
+            mac = layer.unit.cost() * pe
+            for output in usable_outputs(parts.sums):
+                for option in _output_options(output, pe, shortest, parts):
+                    for memory in ("bram", "luts") if layer.nonzero.words <= MAX_TABLE else ("bram",):
+                        choice = replace(plan, index_memory=memory, **option.changes)  # pyright: ignore[reportArgumentType]
+                        cycles = layer.nonzero.cycles(parts.interval(output, pe, choice.output_lanes))
+                        cost = mac + option.cost + nonzero_cost(layer.nonzero, x.bits, memory)
+                        found.append(Candidate(choice, max(cycles, layer.input.words), cost))
+    return pareto(found)
+
+
 def _mac_options(name: str, layer: Layer, parts: LayerParts) -> Iterator[_Option]:
     """One unit with what depends on it: window reader (whose gap the unit decides) and index ROM, by its memories."""
     plan = layer.plan
@@ -244,7 +278,8 @@ def node_candidates(network: Network, node: Node, units: Sequence[str] | None = 
         if not usable_outputs(sums):
             reasons = "; ".join(f"{name}: {stage.reject(sums)}" for name, stage in OUTPUTS.items())
             raise PlanError(f"layer {node.name}: no output stage can finish it ({reasons})")
-        return layer_candidates(node, network.input_type(node), usable)
+        dense = layer_candidates(node, network.input_type(node), usable)
+        return pareto([*dense, *nonzero_candidates(network, node, usable)])
     return None
 
 
