@@ -65,7 +65,8 @@ def unit_of(name: str, kind: Kind, pe: int, simd: int) -> MacUnit:
     book = Codebook(np.arange(len(kind.values))[None, :], dictionary=kind.values)
     largest = FOLD * simd * ((1 << kind.x_bits) - 1)
     acc_bits = signed_bits(min(0, largest * kind.values[0]), max(0, largest * kind.values[-1]))
-    return UNITS[name](codebook=book, x_bits=kind.x_bits, x_signed=False, pe=pe, simd=simd, acc_bits=acc_bits)
+    view = UNITS[name].view(book)
+    return UNITS[name](codebook=view, x_bits=kind.x_bits, x_signed=False, pe=pe, simd=simd, acc_bits=acc_bits)
 
 
 def measure(family: str, unit: MacUnit) -> Cost:

@@ -1,6 +1,7 @@
 """Synthesises whole layers, much as the planner would build them, and records what they cost, to hold estimates against.
 
-    python benchmarks/layer_points.py 40        # writes lutq_hw/points/layer.json
+    python benchmarks/layer_points.py 40                    # writes lutq_hw/points/layer.json
+    python benchmarks/layer_points.py --again shift-add     # measures the recorded layers of a unit again
 """
 
 from __future__ import annotations
@@ -79,19 +80,23 @@ def random_plan(rng: np.random.Generator, node: WeightNode, x: TensorType) -> La
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("count", type=int)
+    parser.add_argument("count", type=int, nargs="?", default=0, help="how many to record from --seed on")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--again", metavar="UNIT", choices=UNITS_THEN, help="measure the recorded layers of a unit again")
     args = parser.parse_args()
-    rows = []
+    path = POINTS / "layer.json"
+    rows = {row["seed"]: row for row in json.loads(path.read_text())} if args.again else {}
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(args.seed, args.seed + args.count):
+        for seed in list(rows) or range(args.seed, args.seed + args.count):
             layer = random_layer(np.random.default_rng(seed))
+            if args.again not in (None, layer.plan.unit):
+                continue
             cost = synthesize(rtlil.convert(LayerEngine(layer)), Path(folder), top="top").total.cost
             print(f"seed {seed}: {layer.plan.unit} {layer.plan.pe} x {layer.plan.simd}: {cost.luts} luts",
                   file=sys.stderr, flush=True)
-            rows.append({"seed": seed, "luts": cost.luts, "ffs": cost.ffs, "brams": cost.brams, "dsps": cost.dsps})
-    text = ",\n".join(json.dumps(row) for row in rows)
-    (POINTS / "layer.json").write_text(f"[\n{text}\n]\n")
+            rows[seed] = {"seed": seed, "luts": cost.luts, "ffs": cost.ffs, "brams": cost.brams, "dsps": cost.dsps}
+    text = ",\n".join(json.dumps(row) for row in rows.values())
+    path.write_text(f"[\n{text}\n]\n")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,13 @@ DICTIONARIES = (
 )
 """Powers of two and sums of two powers, as LUT-Q makes them."""
 
+SUITED = {
+    "add-subtract": ((-1, 1), (-1, 1), (-1, 0, 1), (-8, 8), (-3, 3), (-37, 0, 37), (-91, 91), (-1, 0, 1), (-5, 0, 5)),
+    "split-tables": ((-7, -2, 3, 11), (-107, -29, 38, 115), (-43, -22, 0, 53), (-5, 0, 9), (-7, 12), (-90, 33),
+                     (-8, -4, -2, 0, 1, 2, 4, 8), (-43, -22, -11, 0, 7, 19, 29, 53), (-9, -3, 1, 4, 6)),
+}
+"""Dictionaries with the structure that a unit needs and a random one would hardly have."""
+
 
 class Flat(wiring.Component):
     """A unit behind ports without layouts, which Yosys likes better at a top (YosysHQ/yosys#4349)."""
@@ -78,7 +85,8 @@ def codebook(point: Point) -> Codebook:
 def unit_of(name: str, point: Point, family: Family = ICE40) -> MacUnit:
     """The unit of a point."""
     sizes = {key: point[key] for key in ("x_bits", "x_signed", "pe", "simd", "acc_bits")}
-    return UNITS[name](codebook=codebook(point), **sizes, family=family)
+    book = codebook(point)
+    return UNITS[name](codebook=book if book.dictionary is None else UNITS[name].view(book), **sizes, family=family)
 
 
 def random_point(name: str, rng: np.random.Generator) -> Point:
@@ -87,7 +95,9 @@ def random_point(name: str, rng: np.random.Generator) -> Point:
         x_bits = int(rng.choice([1, 2, 3, 4, 4, 4, 4, 5, 8]))
         point: Point = {"x_bits": x_bits, "x_signed": bool(rng.random() < 0.2)}
         kind = rng.random()
-        if kind < (0.7 if name == "product-table" else 0.15) and point["x_bits"] <= 4:
+        if name in SUITED:
+            point["dictionary"] = list(SUITED[name][rng.integers(len(SUITED[name]))])
+        elif kind < (0.7 if name == "product-table" else 0.15) and point["x_bits"] <= 4:
             scale, entries = float(rng.choice([3, 20, 100])), int(rng.choice([2, 4, 6, 8, 16]))
             point["table"] = np.round(rng.normal(0, scale, (1 << point["x_bits"], entries))).astype(int).tolist()
         elif kind < (0.4 if name in ("shared-products", "multiplier") else 0.8):

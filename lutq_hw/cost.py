@@ -33,6 +33,9 @@ class Cost:
         return Cost(self.luts + other.luts, self.ffs + other.ffs, self.brams + other.brams, self.sprams + other.sprams,
                     self.dsps + other.dsps, self.adder_bits + other.adder_bits, self.adders + other.adders)
 
+    def __sub__(self, other: Cost) -> Cost:
+        return self + other * -1
+
     def __mul__(self, count: int) -> Cost:
         return Cost(*(getattr(self, f.name) * count for f in fields(self)))
 

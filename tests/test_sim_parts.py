@@ -48,11 +48,13 @@ def unit_times(unit: MacUnit, lasts: list[bool], stalls: Stalls) -> tuple[list[i
 
 def unit_case(name: str, rng: np.random.Generator) -> Case:
     """A unit by itself: its ports are the streams."""
-    book = Codebook(np.zeros((1, 1), int), dictionary=POWERS)
-    unit = UNITS[name](codebook=book, x_bits=4, x_signed=False, pe=PE, simd=SIMD, acc_bits=12)
+    books = [Codebook(np.zeros((1, 1), int), dictionary=dictionary) for dictionary in (POWERS, (-5, 0, 5))]
+    book, x_bits = next((book, bits) for bits in (4, 1) for book in books if UNITS[name].reject(book, bits, False) is None)
+    unit = UNITS[name](codebook=book, x_bits=x_bits, x_signed=False, pe=PE, simd=SIMD, acc_bits=12)
+    entries = book.entries
     words, sums, lasts = [], [], []
     for fold in FOLDS * 3:
-        x, index = rng.integers(0, 16, (fold, SIMD)), rng.integers(0, len(POWERS), (fold, PE, SIMD))
+        x, index = rng.integers(0, 1 << x_bits, (fold, SIMD)), rng.integers(0, entries, (fold, PE, SIMD))
         sums.append(unit.reference(x, index))
         lasts += [False] * (fold - 1) + [True]
         for k in range(fold):

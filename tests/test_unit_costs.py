@@ -29,6 +29,7 @@ def unit_of(name: str, point: dict) -> MacUnit:
     """The unit of a point."""
     entries = np.arange(len(point["dictionary"] if "dictionary" in point else point["table"][0]))
     book = Codebook(assignments=entries[None, :], dictionary=point.get("dictionary"), table=point.get("table"))
+    book = book if book.dictionary is None else UNITS[name].view(book)
     return UNITS[name](codebook=book, **{key: point[key] for key in ("x_bits", "x_signed", "pe", "simd", "acc_bits")})
 
 

@@ -129,6 +129,12 @@ def accepts(name: str, book: Codebook, x_bits: int, x_signed: bool) -> bool:
     return UNITS[name].reject(book, x_bits, x_signed) is None
 
 
+def suited(name: str, x_bits: int = 4, x_signed: bool = False) -> list[Codebook]:
+    """Dictionaries that a unit accepts."""
+    books = map(codebook, DICTIONARIES.values())
+    return [book for book in books if accepts(name, book, x_bits, x_signed)]
+
+
 @pytest.mark.parametrize("name", UNITS)
 @pytest.mark.parametrize("kind", DICTIONARIES)
 @pytest.mark.parametrize("x_signed", [False, True])
@@ -144,7 +150,8 @@ def test_every_dictionary(name, kind, x_signed):
 def test_random_unit(name, seed):
     """Random geometry, dictionary or table, and stalls on both sides."""
     rng = random.Random(f"{name} {seed}")
-    x_bits, x_signed = rng.choice([1, 2, 3, 4, 5, 8]), bool(rng.randrange(2))
+    x_signed = bool(rng.randrange(2))
+    x_bits = rng.choice([bits for bits in (1, 2, 3, 4, 5, 8) if suited(name, bits, x_signed)])
     books = [codebook(dictionary) for dictionary in DICTIONARIES.values()]
     books = [book for book in books if accepts(name, book, x_bits, x_signed)]
     table = random_table(rng, x_bits)
@@ -161,19 +168,22 @@ def test_random_unit(name, seed):
 @pytest.mark.parametrize("put, get", [("never", "never"), ("often", "never"), ("never", "often"), ("often", "bursts")])
 def test_timing(name, pe, simd, put, get):
     """Latency, interval 1, the ready rule and frozen bubbles; sums of one word among them."""
-    unit = make(name, codebook(DICTIONARIES["powers of two"]), pe=pe, simd=simd)
+    x_bits = next(bits for bits in (4, 2, 1) if suited(name, bits))
+    unit = make(name, suited(name, x_bits)[0], x_bits=x_bits, pe=pe, simd=simd)
     conform(unit, [1, 1, 1, 2, 5, 1, 3, 1, 1], seed=pe * 100 + simd, put=put, get=get)
 
 
 @pytest.mark.parametrize("name", UNITS)
 def test_sums_wrap_on_the_way(name):
     """A sum that leaves the accumulator's range and comes back is right."""
-    unit = make(name, codebook((-16, 0, 16)), pe=1, simd=2, acc_bits=10)
-    index = np.array([2] * 7 + [0] * 8)[:, None, None].repeat(2, axis=2)
-    x = np.full((15, 2), 15)
-    assert unit.reference(x[:7], index[:7])[0] > 511
-    assert signed_bits(int(unit.reference(x, index)[0]), 0) <= 10
-    words = [{"x": row.tolist(), "index": which.reshape(-1).tolist(), "last": int(n == 14)}
+    x_bits = next(bits for bits in (4, 2, 1) if accepts(name, codebook((-16, 0, 16)), bits, False))
+    acc_bits = x_bits + 6
+    unit = make(name, codebook((-16, 0, 16)), x_bits=x_bits, pe=1, simd=2, acc_bits=acc_bits)
+    index = np.array([2] * 31 + [0] * 32)[:, None, None].repeat(2, axis=2)
+    x = np.full((63, 2), unit.levels[-1])
+    assert unit.reference(x[:31], index[:31])[0] >= 1 << acc_bits - 1
+    assert signed_bits(int(unit.reference(x, index)[0]), 0) <= acc_bits
+    words = [{"x": row.tolist(), "index": which.reshape(-1).tolist(), "last": int(n == 62)}
              for n, (row, which) in enumerate(zip(x, index, strict=True))]
     _, received = transfer(unit.create(), words, 1)
     assert [list(payload) for payload in received.payloads] == [unit.reference(x, index).tolist()]
@@ -186,7 +196,33 @@ def test_deep_product_table():
     conform(unit, [2, 1, 5], seed=1, put="rare", get="often")
 
 
+@pytest.mark.parametrize("name, dictionary, x_bits, x_signed", [
+    ("add-subtract", (-1, 1), 1, False), ("add-subtract", (-1, 1), 1, True), ("add-subtract", (-3, 3), 2, True),
+    ("add-subtract", (-44, 44), 4, False), ("add-subtract", (-1, 1), 5, True), ("add-subtract", (-91, 0, 91), 8, True),
+    ("add-subtract", (-2, 0, 2), 3, True), ("add-subtract", (-7, 7), 4, False), ("add-subtract", (1, 0, -1, -1), 4, False),
+    ("split-tables", (-107, -29, 38, 115), 4, False), ("split-tables", (-107, -29, 38, 115), 8, True),
+    ("split-tables", (-43, -22, -11, 0, 7, 19, 29), 5, False), ("split-tables", (-1, 0), 8, False),
+    ("split-tables", (-24, 40), 5, True), ("split-tables", (-3, -2, -1), 3, True),
+])
+@pytest.mark.parametrize("pe, simd", [(1, 1), (1, 4), (2, 3), (3, 8)])
+def test_structure_that_a_unit_looks_for(name, dictionary, x_bits, x_signed, pe, simd):
+    """Every way in which the units for few values and narrow activations are built."""
+    book = codebook(dictionary)
+    assert accepts(name, book, x_bits, x_signed)
+    unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=17)
+    conform(unit, [3, 1, 1, 2], seed=pe * 10 + simd, put="rare", get="often")
+
+
 REJECTED = [
+    ("add-subtract", {"table": [[0, 1], [3, -4]]}, "add-subtract needs a dictionary, not a product table"),
+    ("add-subtract", {"dictionary": [-2, 0, 1]},
+     "add-subtract needs dictionary values -a and a, with or without 0, not [-2, 0, 1]"),
+    ("add-subtract", {"dictionary": [-3, 0]},
+     "add-subtract needs dictionary values -a and a, with or without 0, not [-3, 0]"),
+    ("split-tables", {"table": [[0, 1], [3, -4]]}, "split-tables needs a dictionary, not a product table"),
+    ("split-tables", {"dictionary": range(9)}, "split-tables needs a dictionary of at most 8 values, not 9"),
+    ("split-tables", {"dictionary": [0, 1, 5]},
+     "split-tables needs something to split: 1 bits of an activation and 2 of an index fit one table"),
     ("shift-add", {"table": [[0, 1], [3, -4]]}, "shift-add needs a dictionary, not a product table"),
     ("shift-add", {"dictionary": [-16, 0, 11, 13]},
      "shift-add needs dictionary values 0, ±2^s or ±2^s ± 2^t, not 11"),

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..cost import Cost
 from ..network.tensor import signed_bits
+from .digits import fewest_luts, scale_ffs, scale_luts
 
 CONTROL_LUTS = 4
 """Of the valid and last bits, however large the array."""
@@ -23,6 +24,11 @@ def tree_levels(simd: int) -> int:
 def spare_carry(simd: int) -> bool:
     """Whether a tree over ``simd`` terms has a carry input for all but the first."""
     return simd & (simd - 1) == 0
+
+
+def scale_levels(factor: int) -> int:
+    """Registered levels that multiply finished sums by a positive ``factor``: one for each adder."""
+    return max(0, len(fewest_luts(factor)) - 1)
 
 
 class TermRange(NamedTuple):
@@ -56,7 +62,9 @@ class Accumulate(wiring.Component):
     """Sums ``simd`` terms a cycle for each of ``pe`` outputs, up to and including the word with ``last``.
 
     Moves when ``en`` is high, which is ``o.ready | ~o.valid``, combinationally; bubbles (``valid`` low) move too. The
-    sums follow the last word by ``tree_levels(simd) + 1`` cycles. A word of terms is taken every cycle.
+    sums follow the last word by ``tree_levels(simd) + 1 + scale_levels(factor)`` cycles. A word of terms is taken every
+    cycle. ``factor``, which all products have in common, is multiplied into the finished sums: an adder and a register for
+    each of its digits beyond the first.
 
     On iCE40 an adder bit is one LUT4 with its carry, and three things are hidden in there:
 
@@ -78,8 +86,8 @@ class Accumulate(wiring.Component):
         Stream of ``pe`` signed sums.
     """
 
-    def __init__(self, *, pe: int, simd: int, acc_bits: int, term: TermRange):
-        self.pe, self.simd, self.acc_bits, self.term = pe, simd, acc_bits, term
+    def __init__(self, *, pe: int, simd: int, acc_bits: int, term: TermRange, factor: int = 1):
+        self.pe, self.simd, self.acc_bits, self.term, self.factor = pe, simd, acc_bits, term, factor
         self.inner_bits = max(1, acc_bits - term.zeros)
         """Bits of an accumulator, without those that are always zero."""
         members = {
@@ -103,15 +111,28 @@ class Accumulate(wiring.Component):
         m.d.comb += taken.eq(self.en & valid)
         with m.If(taken):
             m.d.sync += first.eq(last)
-        with m.If(self.en):
-            m.d.sync += self.o.valid.eq(valid & last)
+        done = self._register(m, valid & last, "done", reset_less=False)
+        for level in range(scale_levels(self.factor)):
+            done = self._register(m, done, f"done{level}", reset_less=False)
+        m.d.comb += self.o.valid.eq(done)
         for p in range(self.pe):
             total = self._tree(m, p).value
             acc = Signal(signed(self.inner_bits), name=f"acc{p}", reset_less=True)
             with m.If(taken):
                 m.d.sync += acc.eq(Mux(first, total, acc + total))
-            m.d.comb += self.o.payload[p].eq(acc << min(self.term.zeros, self.acc_bits - self.inner_bits))
+            m.d.comb += self.o.payload[p].eq(self._scaled(m, acc, p) << self.term.zeros)
         return m
+
+    def _scaled(self, m: Module, acc: Signal, p: int) -> Value:
+        """The finished sum times ``factor``, highest digit first."""
+        (_, highest), *digits = reversed(fewest_luts(self.factor))
+        kept, total = acc, (acc << highest)[:self.inner_bits].as_signed()
+        for level, (sign, shift) in enumerate(digits):
+            moved = kept << shift
+            total = self._register(m, total + moved if sign > 0 else total - moved, f"scaled{p}_{level}", acc.shape())
+            if level + 1 < len(digits):
+                kept = self._register(m, kept, f"kept{p}_{level}", acc.shape())
+        return total
 
     def _tree(self, m: Module, p: int) -> Node:
         """Sum of the terms of output ``p``."""
@@ -151,7 +172,7 @@ def add(a: Value, b: Value, carry: Value | None) -> Value:
     return (Cat(Const(1, 1), a).as_signed() + Cat(carry, b).as_signed())[1:].as_signed()
 
 
-def sums_cost(*, pe: int, simd: int, acc_bits: int, term: TermRange) -> Cost:
+def sums_cost(*, pe: int, simd: int, acc_bits: int, term: TermRange, factor: int = 1) -> Cost:
     """Cells of an `Accumulate`: one LUT4 for each adder bit; what waits for a partner is a bare register."""
     inner_bits = max(1, acc_bits - term.zeros)
     luts = ffs = inner_bits
@@ -173,5 +194,8 @@ def sums_cost(*, pe: int, simd: int, acc_bits: int, term: TermRange) -> Cost:
             left.append(sum(waiting[pair]) == 2)
             ffs += bits + left[-1]
         counts, waiting = merged, left
-    control = 2 * tree_levels(simd) + 2
+    levels = scale_levels(factor)
+    scaling = scale_luts(factor, inner_bits)
+    luts, adders, ffs = luts + scaling, adders + levels, ffs + scale_ffs(factor, inner_bits)
+    control = 2 * tree_levels(simd) + 2 + levels
     return Cost(luts=pe * luts + CONTROL_LUTS, ffs=pe * ffs + control, adder_bits=pe * luts, adders=pe * adders)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,19 +11,14 @@ from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network.tensor import Ints
 from ..paths import Path, note_paths
-from .lanes import TABLE_BITS, fill, signed_digits
+from .digits import adder_luts, signed_digits
+from .lanes import TABLE_BITS, fill
 
 REWRITING = 1.25
 """What ABC takes for functions of index and activation, for each LUT4 that a packed decision diagram takes."""
 
 FOUR_WAY = 0.85
 """The same for a selection from unrelated table columns: ABC knows the multiplexer of four in two LUT4."""
-
-
-def adder_luts(factor: int, bits: int) -> int:
-    """LUT4 of the adders in a `multiple` of ``bits`` bits; below the digits summed so far one costs nothing."""
-    pairs = itertools.pairwise(reversed(signed_digits(factor)))
-    return sum(max(0, bits - (earlier if sign > 0 else shift)) for (_, earlier), (sign, shift) in pairs)
 
 
 def table_logic(words: Sequence[int], x_bits: int, index_bits: int, width: int, lut_inputs: int = 4) -> int:

@@ -10,23 +10,10 @@ from amaranth import Cat, Const, Mux, Shape, Value, signed, unsigned
 from ..mac import MacUnit
 from ..network.tensor import Ints, signed_bits
 from .accumulate import TermRange
+from .digits import signed_digits
 
 TABLE_BITS = 4
 """Activations up to this width: a function of one is a LUT4 for each bit of the result. Wider ones need adders."""
-
-
-def signed_digits(value: int) -> list[tuple[int, int]]:
-    """``(sign, shift)`` of the fewest powers of two whose sum is ``value`` (non-adjacent form), lowest first."""
-    digits = []
-    shift = 0
-    while value:
-        if value & 1:
-            sign = 2 - (value & 3)
-            digits.append((sign, shift))
-            value -= sign
-        value >>= 1
-        shift += 1
-    return digits
 
 
 def multiple(x: Value, factor: int) -> Value:

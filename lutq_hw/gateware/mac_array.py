@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-from amaranth import Module, Signal, Value
+from amaranth import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import connect, flipped
 
@@ -16,7 +16,7 @@ from ..cost import Cost
 from ..mac import MacUnit
 from ..network import Codebook
 from ..paths import Path, counted_paths, note_paths
-from .accumulate import Accumulate, TermRange, spare_carry, sums_cost, tree_levels
+from .accumulate import Accumulate, TermRange, scale_levels, spare_carry, sums_cost, tree_levels
 
 NOTHING = Cost()
 
@@ -51,9 +51,22 @@ def once_per_codebook(measure: Callable[[Unit], Measure]) -> Callable[[Unit], Me
     return remember
 
 
-def array_latency(simd: int, *, row_register: bool = False) -> int:
-    """Cycles from the last word's transfer to ``o.valid`` of a `MacArray`."""
-    return row_register + 1 + tree_levels(simd) + 1
+def kept_view(make: Callable[[Codebook], Codebook]) -> Callable[[Codebook], Codebook]:
+    """Remembers a unit's view of a layer's weights: the same object, by which `once_per_codebook` knows it again."""
+    known: WeakKeyDictionary[Codebook, Codebook] = WeakKeyDictionary()
+
+    @functools.wraps(make)
+    def remember(weights: Codebook) -> Codebook:
+        if weights not in known:
+            known[weights] = make(weights)
+        return known[weights]
+
+    return remember
+
+
+def array_latency(terms: int, *, row_register: bool = False, lane_registers: int = 0, factor: int = 1) -> int:
+    """Cycles from the last word's transfer to ``o.valid`` of a `MacArray` with that many terms for each output."""
+    return row_register + lane_registers + 1 + tree_levels(terms) + 1 + scale_levels(factor)
 
 
 class MacArray(wiring.Component):
@@ -61,15 +74,30 @@ class MacArray(wiring.Component):
 
     A unit derives from it and says what a row, the controls of a lane and a lane are. Rows and controls may be kept in
     registers, which costs one cycle and shortens the path.
+
+    Parameters
+    ----------
+    unit, term
+        What is built, and the range of its terms.
+    row_register
+        Rows and controls are kept in registers.
+    group
+        Lanes that make one term together; the last group of an output may have fewer.
+    lane_registers
+        Levels of registers inside a lane; every path through it has that many.
+    factor
+        What the sums are multiplied by (`Accumulate`).
     """
 
-    def __init__(self, unit: MacUnit, term: TermRange, *, row_register: bool = False):
+    def __init__(self, unit: MacUnit, term: TermRange, *, row_register: bool = False, group: int = 1,
+                 lane_registers: int = 0, factor: int = 1):
         super().__init__(unit.members)
         self.unit, self.term, self.row_register = unit, term, row_register
+        self.group, self.lane_registers, self.factor = group, lane_registers, factor
 
-    def row(self, m: Module, s: int, x: Value) -> Sequence[Value]:
-        """Values formed once from activation ``s``, for all outputs that sum over it; combinational."""
-        return [x]
+    def row(self, m: Module, t: int, *x: Value) -> Sequence[Value]:
+        """Values formed once from the activations of term ``t``, for all outputs that sum over them; combinational."""
+        return x
 
     def controls(self, index: Value) -> Value:
         """What a lane wants to know of its index; combinational."""
@@ -77,17 +105,24 @@ class MacArray(wiring.Component):
 
     @abstractmethod
     def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
-        """Product of one lane, combinational unless it says otherwise."""
+        """Product of one lane, or sum of the products of a group, whose ``controls`` are then side by side.
+
+        Combinational apart from ``lane_registers``, unless it says otherwise.
+        """
 
     def elaborate(self, platform) -> Module:
         m = Module()
         unit = self.unit
-        m.submodules.sums = sums = Accumulate(pe=unit.pe, simd=unit.simd, acc_bits=unit.acc_bits, term=self.term)
+        terms = -(-unit.simd // self.group)
+        m.submodules.sums = sums = Accumulate(pe=unit.pe, simd=terms, acc_bits=unit.acc_bits, term=self.term,
+                                              factor=self.factor)
         connect(m, sums.o, flipped(self.o))
         m.d.comb += self.i.ready.eq(sums.en)
         word = self.i.p
         valid, last = self.i.valid, word.last
-        rows = [list(self.row(m, s, x)) for s, x in enumerate(word.x)]
+        members = [range(first, min(first + self.group, unit.simd)) for first in range(0, unit.simd, self.group)]
+        rows = [list(self.row(m, t, *(word.x[g * unit.simd + s] for s in group)))
+                for g in range(unit.spread) for t, group in enumerate(members)]
         controls = [self.controls(word.index[lane]) for lane in range(unit.pe * unit.simd)]
 
         def register(value: Value, name: str, reset_less: bool = True) -> Signal:
@@ -97,22 +132,27 @@ class MacArray(wiring.Component):
             return kept
 
         if self.row_register:
-            rows = [[register(value, f"row{s}_{n}") for n, value in enumerate(row)] for s, row in enumerate(rows)]
+            rows = [[register(value, f"row{t}_{n}") for n, value in enumerate(row)] for t, row in enumerate(rows)]
             controls = [register(value, f"control{lane}") for lane, value in enumerate(controls)]
             valid, last = register(valid, "valid_row", reset_less=False), register(last, "last_row", reset_less=False)
-        for lane in range(unit.pe * unit.simd):
-            p, s = divmod(lane, unit.simd)
-            value, carry, registered = self.lane(m, sums.en, f"lane{p}_{s}", rows[unit.activation(p, s)], controls[lane])
-            if carry is not None and s == 0 and spare_carry(unit.simd):
+        for level in range(self.lane_registers):
+            valid = register(valid, f"valid_lane{level}", reset_less=False)
+            last = register(last, f"last_lane{level}", reset_less=False)
+        for number in range(unit.pe * terms):
+            p, t = divmod(number, terms)
+            row = rows[p * unit.spread // unit.pe * terms + t]
+            own = [controls[p * unit.simd + s] for s in members[t]]
+            value, carry, registered = self.lane(m, sums.en, f"lane{p}_{t}", row, own[0] if len(own) == 1 else Cat(own))
+            if carry is not None and t == 0 and spare_carry(terms):
                 value, carry = value + carry, None
             if not registered:
-                product = Signal(sums.terms[lane].shape(), name=f"product{p}_{s}", reset_less=True)
+                product = Signal(sums.terms[number].shape(), name=f"product{p}_{t}", reset_less=True)
                 with m.If(sums.en):
                     m.d.sync += product.eq(value)
                 value = product
-            m.d.comb += sums.terms[lane].eq(value)
+            m.d.comb += sums.terms[number].eq(value)
             if carry is not None:
-                m.d.comb += sums.carries[lane].eq(register(carry, f"carry{p}_{s}"))
+                m.d.comb += sums.carries[number].eq(register(carry, f"carry{p}_{t}"))
         m.d.comb += [
             sums.valid.eq(register(valid, "valid", reset_less=False)),
             sums.last.eq(register(last, "last", reset_less=False)),
@@ -120,14 +160,17 @@ class MacArray(wiring.Component):
         return m
 
 
-def array_cost(unit: MacUnit, term: TermRange, *, lane: Cost, row: Cost = NOTHING) -> Cost:
+def array_cost(unit: MacUnit, term: TermRange, *, lane: Cost, row: Cost = NOTHING, terms: int | None = None,
+               exact_first: bool = False, factor: int = 1) -> Cost:
     """Cells of a `MacArray`: rows, lanes with their product registers, sums.
 
-    ``lane`` and ``row`` are those of one lane and of one activation; a lane's product register is added here.
+    ``lane`` and ``row`` are those of one term (of ``terms`` for each output, `MacUnit.simd` when absent); a lane's product
+    register is added here. ``exact_first`` says that the first lane brings no carry of its own accord.
     """
+    terms = unit.simd if terms is None else terms
     product_bits = min(term.bits, max(1, unit.acc_bits - term.zeros))
-    sums = sums_cost(pe=unit.pe, simd=unit.simd, acc_bits=unit.acc_bits, term=term)
-    increments = unit.pe * product_bits if term.carries and spare_carry(unit.simd) else 0
-    registers = Cost(ffs=unit.pe * unit.simd * product_bits + 2)
+    sums = sums_cost(pe=unit.pe, simd=terms, acc_bits=unit.acc_bits, term=term, factor=factor)
+    increments = unit.pe * product_bits if term.carries and spare_carry(terms) and not exact_first else 0
+    registers = Cost(ffs=unit.pe * terms * product_bits + 2)
     carried = Cost(luts=increments, adder_bits=increments, adders=unit.pe if increments else 0)
-    return sums + registers + carried + lane * (unit.pe * unit.simd) + row * (unit.spread * unit.simd)
+    return sums + registers + carried + lane * (unit.pe * terms) + row * (unit.spread * terms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -131,6 +132,12 @@ class Codebook:
         if self.table is None:
             return Codebook(assignments=index, dictionary=distinct[0])
         return Codebook(assignments=index, table=distinct)
+
+    def reordered(self, order: Sequence[int]) -> Codebook:
+        """The same weights with entry ``order[n]`` at place n. An entry at several places is used at the first."""
+        place = np.array([order.index(entry) for entry in range(self.entries)], np.uint8)
+        entries = {"dictionary": self.dictionary[:, order]} if self.table is None else {"table": self.table[:, :, order]}
+        return Codebook(assignments=place[self.assignments], subgroups=self.subgroups, **entries)
 
     def sum_range(self, x: TensorType) -> tuple[Ints, Ints]:
         """Smallest and largest Σ_j T_g(j)[a_j, w_oj] of every output, ``(O,)`` each, over all a of type ``x``."""

@@ -11,6 +11,7 @@ from amaranth.lib import wiring
 
 from ..cost import Cost
 from ..gateware.accumulate import TermRange
+from ..gateware.digits import signed_digits
 from ..gateware.lane_cost import row_cost, select_logic, selection_cost, table_logic
 from ..gateware.lanes import (
     TABLE_BITS,
@@ -21,7 +22,6 @@ from ..gateware.lanes import (
     lookup,
     multiple,
     select,
-    signed_digits,
 )
 from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
 from ..mac import MacUnit
@@ -114,7 +114,7 @@ class SharedProductsArray(MacArray):
         super().__init__(unit, unit.term, row_register=unit.row_register)
         self.shared = unit
 
-    def row(self, m: Module, s: int, x: Value) -> Sequence[Value]:
+    def row(self, m: Module, t: int, x: Value) -> Sequence[Value]:
         if self.shared.signs is None:
             return [column(x, values.tolist(), signed(self.term.bits)) for values in self.shared.columns.values()]
         return [multiple(x, magnitude) for magnitude in self.shared.columns]

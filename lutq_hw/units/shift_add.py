@@ -12,8 +12,9 @@ from amaranth.lib import wiring
 
 from ..cost import Cost
 from ..gateware.accumulate import TermRange
+from ..gateware.digits import signed_digits
 from ..gateware.lane_cost import row_bits, row_cost
-from ..gateware.lanes import complemented_range, fill, lookup, multiple, select, signed_digits
+from ..gateware.lanes import complemented_range, fill, lookup, multiple, select
 from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
 from ..logic_estimate import Logic
 from ..mac import MacUnit
@@ -144,7 +145,7 @@ class ShiftAddArray(MacArray):
         super().__init__(unit, unit.term, row_register=True)
         self.shift_add = unit
 
-    def row(self, m: Module, s: int, x: Value) -> Sequence[Value]:
+    def row(self, m: Module, t: int, x: Value) -> Sequence[Value]:
         return [x if odd == 1 else multiple(x, odd) for odd in self.shift_add.odds]
 
     def controls(self, index: Value) -> Value:
