@@ -88,7 +88,7 @@ def adam_second_moment(optimizer: torch.optim.Optimizer, parameter: Tensor) -> T
         If ``optimizer`` keeps no second moment of ``parameter``: not Adam, or no step yet.
     """
     state: dict[str, Any] = optimizer.state.get(parameter, {})
-    if "exp_avg_sq" not in state:
+    if "exp_avg_sq" not in state or not state["step"]:
         raise InputError(f"the optimiser must be Adam or AdamW after at least one step of this parameter, but "
                          f"{type(optimizer).__name__} keeps no second moment of it")
     group = next(group for group in optimizer.param_groups if any(parameter is other for other in group["params"]))

@@ -181,7 +181,7 @@ def enter_phase(state: State, images: Images, name: str, *, restoring: bool = Fa
         sample = images.input(images.train[0][:2 if restoring else CALIBRATION])
         quantize(model, recipe.weights, activations=recipe.activation_options, example=sample,
                  overrides=recipe.layers, input_scale=images.codes.scale, residual_bits=recipe.residual_bits,
-                 losses=None if restoring else lambda: _losses(state, images))
+                 losses=lambda: _losses(state, images), optimizer=state.optimizer, loading=restoring)
     state.optimizer = make_optimizer(model, recipe)
 
 

@@ -3,7 +3,7 @@
 A method gives *options* (frozen dataclasses that recipes and `quantize` fill in) and *quantisers* (modules that the
 network contains once it is quantised). Nothing else of the package knows a method by name.
 
-    WeightOptions.attach(layers, losses)  ->  a `WeightQuantizer` on the weight of every layer, as a parametrization
+    WeightOptions.attach(layers, ...)     ->  a `WeightQuantizer` on the weight of every layer, as a parametrization
     ActivationOptions.quantizer(signed)   ->  an `ActivationQuantizer`, placed in front of a layer
 
 The state of a quantiser has shapes that depend on the options and on the layer's shape only, so that a checkpoint
@@ -149,13 +149,25 @@ class WeightOptions:
         """The quantiser of one weight tensor, begun from its present values."""
         raise TypeError(f"{type(self).__name__} must define quantizer or attach")
 
-    def attach(self, layers: Mapping[str, nn.Module], losses: Losses | None) -> None:
+    @property
+    def wants_adam(self) -> bool:
+        """Whether `attach` looks at the second moments of the Adam that trained the weights."""
+        return False
+
+    def blank(self) -> Self:
+        """Options of the same structure that look at nothing which training left behind: for loading a checkpoint."""
+        return self
+
+    def attach(self, layers: Mapping[str, nn.Module], losses: Losses | None,
+               optimizer: torch.optim.Optimizer | None = None) -> None:
         """Quantise the weights of ``layers`` (name to module), those that these options are for, all at once.
 
         Parameters
         ----------
         losses
             For methods that look at derivatives; None while a checkpoint is being loaded.
+        optimizer
+            What trained the weights, for methods that look at its state.
         """
         for layer in layers.values():
             weight = layer.get_parameter("weight") if not parametrize.is_parametrized(layer, "weight") else layer.weight

@@ -44,7 +44,7 @@ def quantize(model: nn.Module, method: str | WeightOptions = "lutq", *, example:
              activations: str | ActivationOptions | None = None,
              overrides: Mapping[str, Mapping[str, Any] | LayerOptions] | None = None, input_bits: int = 8,
              input_scale: float | None = None, residual_bits: int = RESIDUAL_BITS, losses: Losses | None = None,
-             **options: Any) -> nn.Module:
+             optimizer: torch.optim.Optimizer | None = None, loading: bool = False, **options: Any) -> nn.Module:
     """Quantise ``model`` in place; go on training it, with ``lutq_train.update(model)`` after ``optimizer.step()``.
 
     Parameters
@@ -73,6 +73,11 @@ def quantize(model: nn.Module, method: str | WeightOptions = "lutq", *, example:
         Width of the codes on both sides of an add.
     losses
         For the method ``hessian``: gives the losses of some training batches.
+    optimizer
+        For the method ``hessian`` with ``importance="adam"``: the Adam or AdamW that has trained these very parameters.
+    loading
+        Only the structure is wanted, because a state dict is going to be loaded: neither losses nor optimiser are
+        looked at.
     options
         Options of the weight method.
 
@@ -97,7 +102,10 @@ def quantize(model: nn.Module, method: str | WeightOptions = "lutq", *, example:
         plan = Insertion(capture, {name: layer.activations for name, layer in chosen.items()}, residual_bits, input_bits,
                          input_scale)
         plan.rewrite()
-        _attach(capture, chosen, losses)
+        if loading:
+            losses = optimizer = None
+            chosen = {name: replace(layer, weights=layer.weights.blank()) for name, layer in chosen.items()}
+        _attach(capture, chosen, losses, optimizer)
         plan.install(model, example.device)
         _calibrate(model, example)
     return model
@@ -136,13 +144,14 @@ def _all_or_nothing(model: nn.Module) -> Iterator[None]:
         raise
 
 
-def _attach(capture: Capture, chosen: Mapping[str, LayerOptions], losses: Losses | None) -> None:
+def _attach(capture: Capture, chosen: Mapping[str, LayerOptions], losses: Losses | None,
+            optimizer: torch.optim.Optimizer | None) -> None:
     """Quantise the weights of all layers, those of equal options together."""
     by_options: dict[WeightOptions, dict[str, nn.Module]] = {}
     for node in capture.weighted():
         by_options.setdefault(chosen[str(node.target)].weights, {})[str(node.target)] = capture.module(node)
     for weights, layers in by_options.items():
-        weights.attach(layers, losses)
+        weights.attach(layers, losses, optimizer)
         _check_zeros(weights, layers)
 
 

@@ -115,8 +115,12 @@ class Recipe:
         if self.weights.once and self.pruning.ratio and not self.training.pruned_epochs:
             raise InputError(f"training.pruned_epochs must not be 0 where pruning.ratio is {self.pruning.ratio} and the "
                              f"method is {self.weights.method}, which assigns weights once, after pruning")
-        for change in self.layers.values():
-            changed(LayerOptions(self.weights, self.activation_options), change)
+        options = LayerOptions(self.weights, self.activation_options)
+        kinds = [self.weights, *(changed(options, change).weights for change in self.layers.values())]
+        if any(kind.wants_adam for kind in kinds) and (
+                self.training.optimizer != "adam" or not self.training.float_epochs + self.training.pruned_epochs):
+            raise InputError('training.optimizer must be "adam", with float or pruned epochs, where weights.importance is '
+                             '"adam": it is the second moments of that optimiser')
 
     @property
     def activation_options(self) -> ActivationOptions:

@@ -9,7 +9,7 @@ gradients of its weights. Sizes of the result: `lutq_train.compression`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar
 
@@ -21,11 +21,11 @@ from lutq_hw.errors import InputError
 
 from ..clusters import ecsq, ecsq_at, kmeans, uniform, uniform_at
 from ..distributed import agree
-from ..hessian import fisher, hutchinson
+from ..hessian import adam_second_moment, fisher, hutchinson
 from ..method import CodedWeights, Losses, WeightOptions, WeightQuantizer
 
 CLUSTERINGS = ("kmeans", "uniform", "ecsq")
-IMPORTANCES = {"fisher": fisher, "hutchinson": hutchinson, "none": None}
+IMPORTANCES = ("fisher", "hutchinson", "adam", "none")
 SCOPES = ("network", "layer")
 
 FLOOR = 1e-3
@@ -46,7 +46,8 @@ class HessianOptions(WeightOptions):
     clustering
         ``kmeans``, ``uniform`` or ``ecsq``.
     importance
-        Where the importance of weights comes from: ``fisher``, ``hutchinson`` or ``none``.
+        Where the importance of weights comes from: ``fisher`` or ``hutchinson``, of the losses; ``adam``, the second
+        moments of the optimiser that trained them, which cost nothing (section 3.5); or ``none``.
     scope
         ``network``: one codebook for all layers that are attached together; ``layer``: one for each.
     rate
@@ -74,7 +75,7 @@ class HessianOptions(WeightOptions):
     bits: int = 8
 
     def __post_init__(self) -> None:
-        for key, choices in (("clustering", CLUSTERINGS), ("importance", tuple(IMPORTANCES)), ("scope", SCOPES)):
+        for key, choices in (("clustering", CLUSTERINGS), ("importance", IMPORTANCES), ("scope", SCOPES)):
             if getattr(self, key) not in choices:
                 raise InputError(f"weights.{key} must be one of {', '.join(choices)}, not {getattr(self, key)!r}")
         for key, low, high in (("entries", 2, 256), ("bits", 2, 16), ("rate", 0, 8), ("lam", 0, 1000)):
@@ -84,10 +85,23 @@ class HessianOptions(WeightOptions):
         if self.rate and self.clustering == "kmeans":
             raise InputError("weights.rate must be left out with k-means, which knows no rate; choose uniform or ecsq")
 
-    def attach(self, layers: Mapping[str, nn.Module], losses: Losses | None) -> None:
-        """See `WeightOptions.attach`; without losses, all weights are equally important.
+    @property
+    def wants_adam(self) -> bool:
+        return self.importance == "adam"
+
+    def blank(self) -> HessianOptions:
+        return replace(self, importance="none")
+
+    def attach(self, layers: Mapping[str, nn.Module], losses: Losses | None,
+               optimizer: torch.optim.Optimizer | None = None) -> None:
+        """See `WeightOptions.attach`; without losses (``adam``: never) all weights are equally important.
 
         Weights that are exactly zero are pruned: they keep an entry of their own and take no part in the clustering.
+
+        Raises
+        ------
+        InputError
+            If weights are not finite, or ``importance`` is ``adam`` and there is no optimiser with second moments.
         """
         weights = {}
         for name, layer in layers.items():
@@ -96,7 +110,7 @@ class HessianOptions(WeightOptions):
             weights[name] = weight.detach().clone()
             if not bool(torch.isfinite(weights[name]).all()):
                 raise InputError(f"{name}: weights must be finite numbers to be clustered; the training has diverged")
-        importance = self._importance(layers, losses)
+        importance = self._importance(layers, losses, optimizer)
         groups = [list(layers)] if self.scope == "network" else [[name] for name in layers]
         for names in groups:
             members = [weights[name] for name in names]
@@ -106,18 +120,22 @@ class HessianOptions(WeightOptions):
                 parametrize.register_parametrization(layer, "weight", HessianQuantizer(book, index), unsafe=True)
                 layer.parametrizations["weight"].original.requires_grad_(False)  # type: ignore[index, union-attr]
 
-    def _importance(self, layers: Mapping[str, nn.Module], losses: Losses | None) -> dict[str, Tensor] | None:
+    def _importance(self, layers: Mapping[str, nn.Module], losses: Losses | None,
+                    optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor] | None:
         """Importance of every weight of every layer, over their mean."""
-        estimate = IMPORTANCES[self.importance]
-        if losses is None or estimate is None:
+        if self.importance == "none" or (losses is None and self.importance != "adam"):
             return None
         sources: list[Tensor] = []
         for layer in layers.values():
             pruned = parametrize.is_parametrized(layer, "weight")
             sources.append(layer.parametrizations["weight"].original if pruned else layer.weight)  # type: ignore[index, union-attr, arg-type]
-        for source in sources:
-            source.requires_grad_(True)
-        found = estimate(losses, sources)
+        if self.importance == "adam":
+            found = _second_moments(optimizer, layers, sources)
+        else:
+            for source in sources:
+                source.requires_grad_(True)
+            assert losses is not None
+            found = (fisher if self.importance == "fisher" else hutchinson)(losses, sources)
         mean = torch.cat([h.reshape(-1) for h in found]).mean()
         if not (bool(torch.isfinite(mean)) and float(mean) > 0):
             return None
@@ -155,6 +173,21 @@ class HessianOptions(WeightOptions):
             power = weights.square() if h is None else h * weights.square()
             return ecsq(weights, entries, self.lam * float(power.double().mean()), h)
         return kmeans(weights, entries, h, "best", reseed=True)
+
+
+def _second_moments(optimizer: torch.optim.Optimizer | None, layers: Mapping[str, nn.Module],
+                    sources: list[Tensor]) -> list[Tensor]:
+    """`adam_second_moment` of the weights ``sources`` of ``layers``; errors name the layer."""
+    if optimizer is None:
+        raise InputError('weights.importance "adam" needs the Adam that trained the weights; give it as '
+                         "quantize(..., optimizer=optimizer)")
+    found = []
+    for name, source in zip(layers, sources, strict=True):
+        try:
+            found.append(adam_second_moment(optimizer, source))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    return found
 
 
 class Centres(nn.Module):

@@ -10,10 +10,12 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrize
 
 from lutq_hw.errors import InputError
-from lutq_train.clusters import entropy
+from lutq_train import loop, pruning, run
+from lutq_train.clusters import entropy, kmeans
 from lutq_train.method import quantizer_of
 from lutq_train.methods import WEIGHTS
-from lutq_train.methods.hessian import HessianOptions, HessianQuantizer
+from lutq_train.methods.hessian import FLOOR, HessianOptions, HessianQuantizer
+from lutq_train.quantize import quantize
 
 
 def net(seed=0):
@@ -196,7 +198,7 @@ def test_mixed_precision_and_compilation(compiled):
     ({"rate": -1.0, "clustering": "ecsq"}, "weights.rate must be from 0 to 8, not -1.0"),
     ({"lam": -0.1}, "weights.lam must be from 0 to 1000, not -0.1"),
     ({"clustering": "fuzzy"}, "weights.clustering must be one of kmeans, uniform, ecsq, not 'fuzzy'"),
-    ({"importance": "adam"}, "weights.importance must be one of fisher, hutchinson, none, not 'adam'"),
+    ({"importance": "hessian"}, "weights.importance must be one of fisher, hutchinson, adam, none, not 'hessian'"),
     ({"scope": "channel"}, "weights.scope must be one of network, layer, not 'channel'"),
     ({"rate": 2.0}, "weights.rate must be left out with k-means, which knows no rate; choose uniform or ecsq"),
 ])
@@ -212,3 +214,74 @@ def test_weights_that_are_no_numbers():
     with pytest.raises(InputError, match=r"^3: weights must be finite numbers to be clustered; the training has "
                                          r"diverged$"):
         attach(model, with_losses=False)
+
+
+def adam_trained(**options):
+    """A network after some steps of Adam, and the optimiser."""
+    model = net()
+    x, labels = data()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2, **options)
+    for _ in range(5):
+        optimizer.zero_grad()
+        cross_entropy(model(x), labels).backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def test_second_moments_of_adam_are_an_importance():
+    model, optimizer = adam_trained()
+    weights = [model[0].weight.detach().clone(), model[3].weight.detach().clone()]
+    moments = [(optimizer.state[model[n].weight]["exp_avg_sq"] / (1 - 0.999**5)).sqrt() for n in (0, 3)]
+    quantize(model, "hessian", weight_levels=5, importance="adam", optimizer=optimizer, example=data()[0])
+    flat, h = (torch.cat([part.flatten() for part in parts]) for parts in (weights, moments))
+    wanted, centres = kmeans(flat, 5, h / h.mean() + FLOOR, "best", reseed=True)
+    found = torch.cat([quantizer_of(model[n]).assignments.flatten() for n in (0, 3)])
+    assert torch.equal(found, wanted)
+    torch.testing.assert_close(quantizer_of(model[0]).book.centres.detach(), centres)
+    plain, _ = kmeans(flat, 5, None, "best", reseed=True)
+    assert not torch.equal(found, plain)  # or the test could not fail
+
+
+def test_second_moments_of_pruned_weights():
+    model, _ = adam_trained()
+    pruning.attach(model)
+    pruning.prune(model, 0.5, "network")
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    x, labels = data()
+    cross_entropy(model(x), labels).backward()
+    optimizer.step()
+    quantize(model, "hessian", weight_levels=5, importance="adam", optimizer=optimizer, example=x)
+    assert float((model[3].weight == 0).float().mean()) > 0.2
+
+
+def test_second_moments_that_there_are_not():
+    x = data()[0]
+    with pytest.raises(InputError, match=r'^weights\.importance "adam" needs the Adam that trained the weights; give it as '
+                                         r"quantize\(\.\.\., optimizer=optimizer\)$"):
+        quantize(net(), "hessian", importance="adam", example=x)
+    model = net()
+    for optimizer in (torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), torch.optim.Adam(model.parameters())):
+        with pytest.raises(InputError, match=rf"^0: the optimiser must be Adam or AdamW after at least one step of this "
+                                             rf"parameter, but {type(optimizer).__name__} keeps no second moment of it$"):
+            quantize(model, "hessian", importance="adam", optimizer=optimizer, example=x)
+    quantize(model, "hessian", importance="adam", example=x, loading=True)  # nothing to look at, nothing looked at
+
+
+@pytest.mark.parametrize("training", [{"optimizer": "sgd"}, {"float_epochs": 0}])
+def test_a_recipe_must_train_with_adam_for_its_second_moments(recipe_for, training):
+    with pytest.raises(InputError, match=r'^tiny\.toml: training\.optimizer must be "adam", with float or pruned epochs, '
+                                         r'where weights\.importance is "adam": it is the second moments of that optimiser$'):
+        recipe_for("hessian-lsq", weights={"importance": "adam"}, training=training)
+
+
+def test_a_recipe_with_second_moments_resumes_exactly(recipe_for, tiny_data, tmp_path):
+    plan = recipe_for("hessian-lsq", weights={"importance": "adam"}, training={"float_epochs": 1, "quantized_epochs": 2})
+    state, images = run.create(tmp_path / "run", plan, tiny_data), loop.Images(tiny_data, plan)
+    for _ in range(2):
+        loop.run_epoch(state, images)
+        run.save(tmp_path / "run", state)
+    again = run.restore(tmp_path / "run", plan, tiny_data)
+    for one in (state, again):
+        loop.run_epoch(one, images)
+    assert state.quantized and all(torch.equal(a, b) for a, b in zip(
+        state.model.state_dict().values(), again.model.state_dict().values(), strict=True))
