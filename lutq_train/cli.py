@@ -129,13 +129,15 @@ def fit(options: argparse.Namespace) -> int:
     else:
         plan = recipe.load(options.recipe, tuple(options.overrides))
     dataset = datasets.load(plan.dataset, options.data)
-    state = run.restore(folder, plan, dataset) if there else run.create(folder, plan, dataset, options.data)
+    other = datasets.load(plan.data_from, options.data) if plan.data_from else None
+    images = loop.Images(dataset, plan, distributed.device(), other)
+    state = (run.restore(folder, plan, dataset, other) if there
+             else run.create(folder, plan, dataset, options.data, other))
     progress = Progress(state.epochs, quiet=distributed.rank() > 0)
     if state.epoch and not distributed.rank():
         run.write_metrics(folder, state)
         where = "is finished" if state.epoch == state.epochs else f"goes on after epoch {state.epoch} of {state.epochs}"
         print(f"{folder} {where}", file=sys.stderr)
-    images = loop.Images(dataset, plan, state.device)
     try:
         with tensorboard.writing(logs, state.metrics) as log:
             while state.epoch < state.epochs:

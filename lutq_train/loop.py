@@ -84,9 +84,13 @@ class State:
 
 
 class Images:
-    """A data set as tensors, and its uint8 images as network input ``code * input scale``."""
+    """A data set as tensors, and its uint8 images as network input ``code * input scale``.
 
-    def __init__(self, data: Dataset, recipe: Recipe, device: torch.device | None = None) -> None:
+    ``other`` holds the images that the quantised epochs train on where the recipe says ``data_from``.
+    """
+
+    def __init__(self, data: Dataset, recipe: Recipe, device: torch.device | None = None,
+                 other: Dataset | None = None) -> None:
         self.device = device or torch.device("cpu")
         keep = len(data.train_images) - recipe.training.holdout
         self.codes = input_codes(data, recipe)
@@ -95,6 +99,14 @@ class Images:
         self.train = _pair(data.train_images[:keep], data.train_labels[:keep])
         self.held = _pair(data.train_images[keep:], data.train_labels[keep:])
         self.test = _pair(data.test_images, data.test_labels)
+        self.other = None if other is None else _pair(other.train_images, other.train_labels)[0]
+        if other is not None and (other.shape, other.peak) != (data.shape, data.peak):
+            raise InputError(f"data_from must have images of shape {data.shape} with values up to {data.peak} like "
+                             f"{data.name}, but those of {other.name} are {other.shape}, up to {other.peak}")
+
+    def seen(self, phase: str) -> Tensor:
+        """The images that the epochs of ``phase`` train on."""
+        return self.train[0] if self.other is None or phase != "quantized" else self.other
 
     def input(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Network input ``(B, C, H, W)`` of uint8 images ``(B, H, W, C)``."""
@@ -173,12 +185,12 @@ def enter_phase(state: State, images: Images, name: str, *, restoring: bool = Fa
         if restoring:  # methods that are attached once, to pruned weights, shall find some
             pruning.prune(model, recipe.pruning.ratio, recipe.pruning.scope)
     if name == "quantized":
-        if recipe.training.distill:
+        if recipe.training.distill or recipe.data_from:
             state.teacher = copy.deepcopy(model).eval().requires_grad_(False)
         if recipe.norm == "power_of_two":
             power_of_two_norms(model)
         model.train()
-        sample = images.input(images.train[0][:2 if restoring else CALIBRATION])
+        sample = images.input(images.seen(name)[:2 if restoring else CALIBRATION])
         quantize(model, recipe.weights, activations=recipe.activation_options, example=sample,
                  overrides=recipe.layers, input_scale=images.codes.scale, residual_bits=recipe.residual_bits,
                  losses=lambda: _losses(state, images), optimizer=state.optimizer, loading=restoring)
@@ -189,10 +201,12 @@ def _losses(state: State, images: Images) -> Iterator[Tensor]:
     """Losses of some training images, in evaluation mode as the finished network works."""
     was = state.model.training
     state.model.eval()
-    pixels, labels = images.train
+    pixels, labels = images.seen("quantized"), images.train[1]
     for begin in range(0, min(len(pixels), LOSS_BATCHES * LOSS_BATCH), LOSS_BATCH):
-        x = images.input(pixels[begin:begin + LOSS_BATCH])
-        yield F.cross_entropy(state.model(x), labels[begin:begin + LOSS_BATCH].to(state.device))
+        scores = state.model(images.input(pixels[begin:begin + LOSS_BATCH]))
+        # Other images have no labels of this network's classes: its own answers take their place.
+        wanted = labels[begin:begin + LOSS_BATCH].to(state.device) if images.other is None else scores.argmax(1)
+        yield F.cross_entropy(scores, wanted)
     state.model.train(was)
 
 
@@ -203,7 +217,8 @@ def run_epoch(state: State, images: Images, progress: Progress | None = None) ->
     name, first, length = training.phase(state.epoch)
     if state.epoch == first and name != "float":
         enter_phase(state, images, name)
-    pixels, labels = images.train
+    pixels = images.seen(name)
+    labels = images.train[1] if pixels is images.train[0] else None
     order = torch.randperm(len(pixels), generator=generator)
     batch = min(training.batch, len(pixels))
     steps, total = len(order) // batch, 0.0
@@ -215,7 +230,8 @@ def run_epoch(state: State, images: Images, progress: Progress | None = None) ->
         chosen = order[step * batch:(step + 1) * batch]
         mine = slice(distributed.rank(), None, distributed.world())
         x = images.input(augment(pixels[chosen], recipe.augmentation, generator, images.background)[mine])
-        loss = _loss(state, x, labels[chosen][mine].to(state.device), quantized=name == "quantized")
+        targets = None if labels is None else labels[chosen][mine].to(state.device)
+        loss = _loss(state, x, targets, quantized=name == "quantized")
         state.optimizer.zero_grad()
         loss.backward()
         distributed.average_gradients(state.model)
@@ -251,8 +267,11 @@ def _advance(state: State, name: str, done: float, step: int, *, last: bool) -> 
         tell_progress(state.model, done)
 
 
-def _loss(state: State, x: Tensor, labels: Tensor, *, quantized: bool) -> Tensor:
-    """Cross entropy; with a teacher, mixed with the divergence from its outputs (Hinton et al., arXiv 1503.02531)."""
+def _loss(state: State, x: Tensor, labels: Tensor | None, *, quantized: bool) -> Tensor:
+    """Cross entropy; with a teacher, mixed with the divergence from its outputs (Hinton et al., arXiv 1503.02531).
+
+    Without labels, the mean squared difference from the teacher's outputs alone (QIL, section 4.3).
+    """
     training = state.recipe.training
     half = state.recipe.precision == "bfloat16"
     with torch.autocast(state.device.type, torch.bfloat16) if half else contextlib.nullcontext():
@@ -262,6 +281,9 @@ def _loss(state: State, x: Tensor, labels: Tensor, *, quantized: bool) -> Tensor
             with torch.no_grad():
                 wanted = state.teacher(x).float()
     scores = scores.float()
+    if labels is None:
+        assert wanted is not None
+        return F.mse_loss(scores, wanted)
     loss = F.cross_entropy(scores, labels, label_smoothing=training.smoothing)
     if wanted is None:
         return loss

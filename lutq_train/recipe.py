@@ -88,6 +88,7 @@ class Recipe:
     threads: int = 1            # sums differ in the last bit between thread counts, so it is part of the recipe
     precision: str = "float32"  # of the training arithmetic
     start: str = ""             # file of float weights, in the data folder or with a path
+    data_from: str = ""         # data set whose images the quantised epochs see, without labels, in place of dataset's
     input_bits: int = 4
     activation_bits: int = 4
     residual_bits: int = 8      # of both sides of an add
@@ -115,6 +116,9 @@ class Recipe:
         if self.weights.once and self.pruning.ratio and not self.training.pruned_epochs:
             raise InputError(f"training.pruned_epochs must not be 0 where pruning.ratio is {self.pruning.ratio} and the "
                              f"method is {self.weights.method}, which assigns weights once, after pruning")
+        if self.data_from and self.training.distill:
+            raise InputError("training.distill must be 0 where data_from is given: without labels, the float network's "
+                             "outputs are all that is learned")
         options = LayerOptions(self.weights, self.activation_options)
         kinds = [self.weights, *(changed(options, change).weights for change in self.layers.values())]
         if any(kind.wants_adam for kind in kinds) and (

@@ -51,8 +51,9 @@ def exists(folder: Path) -> bool:
     return (folder / "checkpoint.pt").is_file()
 
 
-def create(folder: Path, plan: recipe.Recipe, data: Dataset, data_folder: str | None = None) -> loop.State:
-    """A fresh run in a folder that is new or empty.
+def create(folder: Path, plan: recipe.Recipe, data: Dataset, data_folder: str | None = None,
+           other: Dataset | None = None) -> loop.State:
+    """A fresh run in a folder that is new or empty; ``other`` is the data set of the recipe's ``data_from``.
 
     Raises
     ------
@@ -76,6 +77,8 @@ def create(folder: Path, plan: recipe.Recipe, data: Dataset, data_folder: str | 
     about = {"format": FORMAT, "dataset": data.name, "dataset_sha256": data.digest, "torch": str(torch.__version__),
              "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine(),
              "processes": distributed.world()}
+    if other is not None:
+        about |= {"data_from": other.name, "data_from_sha256": other.digest}
     _write(folder / "recipe.toml", recipe.dumps(plan))
     _write(folder / "run.json", json.dumps(about, indent=2) + "\n")
     save(folder, state)
@@ -149,8 +152,8 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read: {error}") from None
 
 
-def restore(folder: Path, plan: recipe.Recipe, data: Dataset) -> loop.State:
-    """The run as it was after its last finished epoch.
+def restore(folder: Path, plan: recipe.Recipe, data: Dataset, other: Dataset | None = None) -> loop.State:
+    """The run as it was after its last finished epoch; ``other`` is needed only to go on with training.
 
     Raises
     ------
@@ -164,6 +167,9 @@ def restore(folder: Path, plan: recipe.Recipe, data: Dataset) -> loop.State:
                          "choose another --out, or leave out --recipe and --set to go on with this one")
     if distributed.rank() == 0 and facts(folder)["dataset_sha256"] != data.digest:
         raise InputError(f"{folder} was trained on other {data.name} data than --data holds; give the data it began "
+                         "with")
+    if distributed.rank() == 0 and other is not None and facts(folder).get("data_from_sha256") != other.digest:
+        raise InputError(f"{folder} was trained on other {other.name} images than --data holds; give the data it began "
                          "with")
     state = loop.begin(plan, data)
     state.epoch, state.metrics = content["epoch"], content["metrics"]
@@ -200,7 +206,8 @@ def facts(folder: Path) -> dict[str, str]:
     path = folder / "run.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {key: str(found[key]) for key in ("dataset_sha256", "torch")}
+        optional = {"data_from_sha256": str(found["data_from_sha256"])} if "data_from_sha256" in found else {}
+        return {key: str(found[key]) for key in ("dataset_sha256", "torch")} | optional
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} must be the run.json that fit wrote, but it cannot be read: {error}") from None
 
