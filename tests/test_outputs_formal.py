@@ -18,6 +18,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 from formal import prove
 
+from lutq_hw.gateware.top_k import TopKStage
 from lutq_hw.network import ActivationTable, Shift, TensorType, Thresholds
 from lutq_hw.network.steps import Step
 from lutq_hw.output import OutputStage
@@ -155,6 +156,49 @@ def test_stage_equals_its_step(name: str, case: str, tmp_path: Path):
     stage = CASES[case].stage(name)
     assert stage is not None
     prove_stage(stage, tmp_path)
+
+
+class TopProof(wiring.Component):
+    """The k largest beside their specification: all scores of a frame are kept and ranked by counting."""
+
+    def __init__(self, stage: TopKStage):
+        self.stage = stage
+        super().__init__({"payload": In(stage.shape), "valid": In(1), "ready": In(1)})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.d.comb += Assume(~ResetSignal())
+        m.submodules.stage = dut = self.stage
+        m.d.comb += [dut.i.payload.eq(self.payload), dut.i.valid.eq(self.valid), dut.o.ready.eq(self.ready)]
+        word, offered = Signal(range(dut.words + 1)), Signal()
+        scores = [Signal(dut.shape, name=f"score{n}") for n in range(dut.words)]
+        expected = Signal.like(dut.o.payload)
+        free = self.ready | ~offered
+        m.d.comb += [Assert(dut.i.ready == free), Assert(dut.o.valid == offered)]
+        with m.If(offered):
+            m.d.comb += Assert(dut.o.payload == expected)
+        seen = [*scores[:-1], self.payload]  # in the cycle of the last score
+        ranks = [sum((other > mine) | ((other == mine) & (m < n)) for m, other in enumerate(seen) if m != n)
+                 for n, mine in enumerate(seen)]
+        places = []
+        for place in range(dut.count):
+            index = Const(0, dut.index_bits)
+            for n, rank in enumerate(ranks):
+                index = Mux(rank == place, Const(n, dut.index_bits), index)
+            places.append(index)
+        with m.If(free):
+            m.d.sync += offered.eq(self.valid & (word == dut.words - 1))
+            with m.If(self.valid):
+                m.d.sync += [word.eq(Mux(word == dut.words - 1, 0, word + 1)), expected.eq(Cat(places)),
+                             Array(scores)[word].eq(self.payload)]
+        return m
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "count", "signed"), [(3, 2, True), (4, 4, False), (2, 1, True)])
+def test_top_k_equals_ranking_by_counting(words: int, count: int, signed: bool, tmp_path: Path):
+    stage = TopKStage(bits=2, is_signed=signed, words=words, index_bits=max(1, (words - 1).bit_length()), count=count)
+    prove(TopProof(stage), 2 * words + 3, tmp_path)
 
 
 def test_a_wrong_stage_is_refuted(tmp_path: Path):
