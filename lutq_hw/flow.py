@@ -18,93 +18,38 @@ from .joins import Fifo, Join
 from .network import Add, AvgPool2d, Conv2d, Dense, MaxPool2d, Network
 from .pipeline import Pipeline, pipeline
 from .plan import FifoPlan, Plan
-from .timing import Schedule, schedule
+from .timing import schedule
 
-FRAMES = 3
-"""Frames that FIFOs are measured with: the first fills the pipeline, the others keep it full."""
+FRAMES = 4
+"""Frames that FIFOs and rates are measured with: the first fills the pipeline, the others keep it full."""
 
 UNLIMITED = 1 << 40
 
 REGISTER_BITS = 64
 """Up to this size a FIFO stands in registers: less than a block RAM is worth."""
 
-_flowing: set[tuple[str, Plan]] = set()
-"""Models (by digest) and plans that are known not to stop."""
+Place = tuple[str, int]
+"""An add and the number of one of its inputs."""
+
+_known: dict[tuple[str, Plan], tuple[int, int] | None] = {}
+"""`rate` of models (by digest) under plans with adds; None if one frame is all that got through so far."""
 
 
-def with_fifos(network: Network, plan: Plan) -> Plan:
-    """``plan`` with FIFOs just large enough that no branch ever waits for one, and none where it would not help.
+def rate(network: Network, plan: Plan) -> tuple[int, int]:
+    """Latency and interval in cycles, of `FRAMES` frames without pauses; remembered for plans with adds.
 
-    The cycle model runs with FIFOs of any depth in front of every add; the most words that each had to hold is its depth,
-    so the same run takes the same cycles with them. Those that never held more than one word are left out if the run
-    is not slower then.
+    Raises
+    ------
+    PlanError
+        As `timing.schedule` does.
     """
-    inputs = [(node.name, k) for node in network.nodes if isinstance(node, Add) for k in range(len(node.inputs))]
-    if not inputs:
-        return replace(plan, fifos=())
-    everywhere, depths = _measured(network, plan, inputs)
-    needed = [place for place in inputs if depths[place] > 1]
-    try:
-        fewer, fewer_depths = _measured(network, plan, needed)
-        if fewer.interval <= everywhere.interval and fewer.latency <= everywhere.latency:
-            depths = fewer_depths
-    except PlanError:
-        pass  # it comes to a stop without them
-    widths = _widths(pipeline(network, _unlimited(plan, inputs)))
-    fifos = tuple(
-        FifoPlan(node=node, input=k, depth=depth, memory="luts" if depth * widths[node, k] <= REGISTER_BITS else "bram")
-        for (node, k), depth in depths.items())
-    sized = replace(plan, fifos=fifos)
-    _flowing.add((network.digest, sized))
-    return sized
-
-
-def fifo_room(network: Network) -> Cost:
-    """Price of the FIFOs that any plan of ``network`` may need, before there is one.
-
-    A branch is behind by what its line buffers hold, in frames; that many words can be waiting in front of the add.
-    """
-    room = Cost()
-    behind: dict[str, float] = {}
-    for node in network.nodes:
-        lags = [behind[name] for name in node.inputs]
-        lag = max(lags, default=0.0)
-        for x, mine in zip(network.input_types(node), lags, strict=True) if isinstance(node, Add) else ():
-            if mine < lag:
-                room += fifo_cost(x.bits, ceil((lag - mine) * x.size), "bram")
-        if isinstance(node, Dense | Conv2d | MaxPool2d | AvgPool2d):
-            window = window_of(node, network.input_type(node), channels=1, rows=1, pe=1)
-            lag += window.buffer_rows / window.shape[0]
-        behind[node.name] = lag
-    return room
-
-
-def _unlimited(plan: Plan, places: list[tuple[str, int]]) -> Plan:
-    return replace(plan, fifos=tuple(FifoPlan(node=node, input=k, depth=UNLIMITED) for node, k in places))
-
-
-def _fifos(parts: Pipeline) -> dict[tuple[str, int], Fifo]:
-    """Every FIFO by its add and the number of the input."""
-    writers = {number: stage for stage, outputs in zip(parts.stages, parts.outputs, strict=True) for number in outputs}
-    found = {}
-    for stage, inputs in zip(parts.stages, parts.inputs, strict=True):
-        for k, number in enumerate(inputs if isinstance(stage, Join) else ()):
-            writer = writers.get(number)
-            if isinstance(writer, Fifo):
-                found[stage.name, k] = writer
-    return found
-
-
-def _widths(parts: Pipeline) -> dict[tuple[str, int], int]:
-    return {place: fifo.input.width for place, fifo in _fifos(parts).items()}
-
-
-def _measured(network: Network, plan: Plan, places: list[tuple[str, int]],
-              ) -> tuple[Schedule, dict[tuple[str, int], int]]:
-    """A run with FIFOs of any depth at ``places``, and the most words that each held."""
-    parts = pipeline(network, _unlimited(plan, places))
-    times = schedule(parts, FRAMES)
-    return times, {place: times.fills[fifo.name] for place, fifo in _fifos(parts).items()}
+    known = _known.get((network.digest, plan))
+    if known is None:
+        times = schedule(pipeline(network, plan), FRAMES)
+        known = times.latency, times.interval
+        if _adds(network):
+            _known[network.digest, plan] = known
+    return known
 
 
 def check_flow(network: Network, plan: Plan) -> None:
@@ -115,6 +60,79 @@ def check_flow(network: Network, plan: Plan) -> None:
     PlanError
         If words stop moving: the sentence names the FIFO that is too small.
     """
-    if any(isinstance(node, Add) for node in network.nodes) and (network.digest, plan) not in _flowing:
+    if _adds(network) and (network.digest, plan) not in _known:
         schedule(pipeline(network, plan), 1)
-        _flowing.add((network.digest, plan))
+        _known[network.digest, plan] = None
+
+
+def with_fifos(network: Network, plan: Plan) -> Plan:
+    """``plan`` with FIFOs in front of its adds, so deep that none is ever full.
+
+    The cycle model runs with FIFOs of any depth at every input of an add but the one that comes last; the most words that
+    each had to hold is its depth, so the same run takes the same cycles with them.
+    """
+    late = [(name, lags.index(max(lags))) for name, lags in _adds(network).items()]
+    everywhere = [(name, k) for name, lags in _adds(network).items() for k in range(len(lags))]
+    try:
+        return _measured(network, plan, [place for place in everywhere if place not in late])
+    except PlanError:  # it stops without the others
+        return _measured(network, plan, everywhere)
+
+
+def fifo_room(network: Network) -> Cost:
+    """Price of the FIFOs that any plan of ``network`` may need, before there is one.
+
+    A branch is behind by what its line buffers hold, in frames; that many words can be waiting in front of the add.
+    """
+    room = Cost()
+    for name, lags in _adds(network).items():
+        node = network[name]
+        for x, lag in zip(network.input_types(node), lags, strict=True):
+            if lag < max(lags):
+                room += fifo_cost(x.bits, ceil((max(lags) - lag) * x.size), "bram")
+    return room
+
+
+def _adds(network: Network) -> dict[str, list[float]]:
+    """Every add with the frames by which each of its inputs is behind that of the network."""
+    behind: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
+    for node in network.nodes:
+        lags = [behind[name] for name in node.inputs]
+        lag = max(lags, default=0.0)
+        if isinstance(node, Add):
+            found[node.name] = lags
+        if isinstance(node, Dense | Conv2d | MaxPool2d | AvgPool2d):
+            window = window_of(node, network.input_type(node), channels=1, rows=1, pe=1)
+            lag += window.buffer_rows / window.shape[0]
+        behind[node.name] = lag
+    return found
+
+
+def _measured(network: Network, plan: Plan, places: list[Place]) -> Plan:
+    """``plan`` with FIFOs at ``places``, as deep as a run without limits finds them."""
+    unlimited = replace(plan, fifos=tuple(FifoPlan(node=node, input=k, depth=UNLIMITED) for node, k in places))
+    if not places:
+        return unlimited
+    parts = pipeline(network, unlimited)
+    times = schedule(parts, FRAMES)
+    fifos = []
+    for (node, k), stage in _fifos(parts).items():
+        depth = times.fills[stage.name]
+        memory = "luts" if depth * stage.input.width <= REGISTER_BITS else "bram"
+        fifos.append(FifoPlan(node=node, input=k, depth=depth, memory=memory))
+    sized = replace(plan, fifos=tuple(fifos))
+    _known[network.digest, sized] = times.latency, times.interval
+    return sized
+
+
+def _fifos(parts: Pipeline) -> dict[Place, Fifo]:
+    """Every FIFO by its place."""
+    writers = {number: stage for stage, outputs in zip(parts.stages, parts.outputs, strict=True) for number in outputs}
+    found = {}
+    for stage, inputs in zip(parts.stages, parts.inputs, strict=True):
+        for k, number in enumerate(inputs if isinstance(stage, Join) else ()):
+            writer = writers.get(number)
+            if isinstance(writer, Fifo):
+                found[stage.name, k] = writer
+    return found

@@ -7,13 +7,10 @@ from functools import cached_property
 
 from .cost import Cost
 from .costing import stage_cost
+from .flow import rate
 from .network import Network
 from .pipeline import Layer, Pipeline, Stage, pipeline
 from .plan import Plan
-from .timing import schedule
-
-FRAMES = 4
-"""Frames that the cycle model runs; the pipeline is in steady state long before the last one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +47,7 @@ class Performance:
 
     @cached_property
     def _times(self) -> tuple[int, int]:
-        times = schedule(self.pipeline, FRAMES)
-        return times.latency, times.interval
+        return rate(self.network, self.plan)
 
     @property
     def latency(self) -> int:

@@ -31,6 +31,11 @@ class Timer(Protocol):
     """One stage with one input. `ready` may depend on the output's ready, nothing else may."""
 
     @property
+    def at_rest(self) -> bool:
+        """Whether a step changes nothing as long as no word comes or goes."""
+        ...
+
+    @property
     def valid(self) -> bool:
         """The output stream's valid."""
         ...
@@ -121,6 +126,10 @@ class OutputTimer:
         self.pending = False  # a word on its way there, out of a memory
 
     @property
+    def at_rest(self) -> bool:
+        return self.left == 0 and not self.pending
+
+    @property
     def valid(self) -> bool:
         return self.results > 0
 
@@ -144,6 +153,8 @@ class OutputTimer:
 class LayerTimer:
     """Window reader and what sums its words as one pipeline, then the output stage: a weight layer or an average pool."""
 
+    at_rest = False
+
     def __init__(self, window: WindowTimer, stage: OutputStage):
         self.window, self.output = window, OutputTimer(stage)
 
@@ -158,11 +169,15 @@ class LayerTimer:
         window = self.window
         sums = bool(window.pipe & window.top)
         window.step(i_valid and window.filled != window.rows, not sums or self.output.ready(o_ready))
-        self.output.step(sums, o_ready)
+        output = self.output
+        if sums or output.left or output.results or output.pending:
+            output.step(sums, o_ready)
 
 
 class PoolTimer:
     """A max-pool: window reader and maximum as one pipeline, then a skid buffer."""
+
+    at_rest = False
 
     def __init__(self, pool: Pool):
         self.window = dense_reads(pool.window, POOL_LATENCY)
@@ -185,6 +200,8 @@ class PoolTimer:
 class CollectTimer:
     """``count`` words become one."""
 
+    at_rest = True
+
     def __init__(self, count: int):
         self.count, self.have = count, 0
 
@@ -204,6 +221,8 @@ class CollectTimer:
 
 class SplitTimer:
     """One word becomes ``count``."""
+
+    at_rest = True
 
     def __init__(self, count: int):
         self.count, self.left = count, 0
@@ -226,6 +245,8 @@ class SplitTimer:
 class ArgmaxTimer:
     """A frame of ``words`` words becomes one."""
 
+    at_rest = True
+
     def __init__(self, words: int):
         self.words, self.word = words, 0
         self.valid = False
@@ -244,6 +265,10 @@ class ArgmaxTimer:
 
 class FifoTimer:
     """`gateware.fifo`: a memory of ``depth`` words, and the register that it is read into."""
+
+    @property
+    def at_rest(self) -> bool:
+        return self.stored == 0 or self.valid
 
     def __init__(self, depth: int):
         self.depth = depth
@@ -267,26 +292,21 @@ class FifoTimer:
 class ForkTimer:
     """`gateware.fork`: each branch is offered a word until it has taken it."""
 
+    at_rest = True
+
     def __init__(self, count: int):
         self.done = [False] * count
 
-    def settle(self, i_valid: bool, ready: Sequence[bool]) -> bool:
-        """One clock edge; the result is the input's ready."""
+    def settle(self, ready: Sequence[bool]) -> bool:
+        """One clock edge with a word at the input, which is ready if the result is true."""
         taken = [done or o_ready for done, o_ready in zip(self.done, ready, strict=True)]
         complete = all(taken)
-        if i_valid:
-            self.done = [False] * len(taken) if complete else taken
+        self.done = [False] * len(taken) if complete else taken
         return complete
 
 
 class JoinTimer(OutputTimer):
-    """An add: all inputs are taken at once, when the output stage takes their sum."""
-
-    def settle(self, valid: bool, o_ready: bool) -> bool:
-        """One clock edge, ``valid`` when all inputs are; the result is the ready of all of them."""
-        ready = valid and self.ready(o_ready)
-        self.step(valid, o_ready)
-        return ready
+    """An add: its inputs count as valid when all of them are, and are all ready when the output stage takes the sum then."""
 
 
 def timer(stage: Stage) -> Timer | ForkTimer:
@@ -378,9 +398,9 @@ def schedule(pipeline: Pipeline, frames: int, *, idle: Stall = never, stall: Sta
     # A stage that nobody holds up finishes a frame, and moves words while it does, well within this time.
     patience = 1000 + 2 * max(getattr(stage, "interval", 0) for stage in pipeline.stages)
     quiet = 0
-    parts = list(zip(timers, pipeline.inputs, pipeline.outputs, strict=True))
-    registered = [(one, outputs[0]) for one, _, outputs in parts if not isinstance(one, ForkTimer)]
-    forks = [(one, inputs[0], outputs) for one, inputs, outputs in parts if isinstance(one, ForkTimer)]
+    parts = [(one, inputs[0], outputs[0], inputs, outputs)
+             for one, inputs, outputs in zip(timers, pipeline.inputs, pipeline.outputs, strict=True)]
+    forks = [(one, source, outputs) for one, source, _, _, outputs in parts if isinstance(one, ForkTimer)]
     backwards = parts[::-1]
     entered, left = times[0], times[last]
     cycle = 0
@@ -389,32 +409,38 @@ def schedule(pipeline: Pipeline, frames: int, *, idle: Stall = never, stall: Sta
         valid[0] = offered
         ready[last] = not stall(cycle)
         # What is valid follows from registers, forwards through forks; then readiness travels backwards: two passes settle
-        # the cycle.
-        for one, target in registered:
-            valid[target] = one.valid
+        # the cycle. On the way back `valid` becomes that of the next cycle, once the reader has seen it. A stage at rest
+        # that is offered nothing stays as it is; the readiness of a stream on which nothing is offered does not matter.
         for one, source, targets in forks:
             for target, done in zip(targets, one.done, strict=True):
                 valid[target] = valid[source] and not done
         moved = False
-        for one, sources, targets in backwards:
-            source, target = sources[0], targets[0]
+        for one, source, target, sources, targets in backwards:
             o_ready = ready[target]
-            if o_ready and valid[target]:
+            given = o_ready and valid[target]
+            if given:
                 times[target].append(cycle)
                 moved = True
-            if isinstance(one, ForkTimer):
+            i_valid = valid[source]
+            if len(sources) > 1:
+                assert isinstance(one, JoinTimer)
+                i_valid = all(valid[source] for source in sources)
+                taken = i_valid and one.ready(o_ready)
+                for source in sources:
+                    ready[source] = taken
+            elif not i_valid and not given and one.at_rest:
+                continue
+            elif isinstance(one, ForkTimer):
                 for target in targets[1:]:
                     if ready[target] and valid[target]:
                         times[target].append(cycle)
                         moved = True
-                ready[source] = one.settle(valid[source], [ready[target] for target in targets])
-            elif isinstance(one, JoinTimer):
-                taken = one.settle(all(valid[source] for source in sources), o_ready)
-                for source in sources:
-                    ready[source] = taken
+                ready[source] = not i_valid or one.settle([ready[target] for target in targets])
+                continue
             else:
                 ready[source] = one.ready(o_ready)
-                one.step(valid[source], o_ready)
+            one.step(i_valid, o_ready)
+            valid[target] = one.valid
         if offered and ready[0]:
             entered.append(cycle)
             offered = False
