@@ -3,9 +3,10 @@
     python benchmarks/lane_luts.py                                    # iCE40 and ECP5, every unit and dictionary
     python benchmarks/lane_luts.py --family ice40 --unit shift-add --dictionary powers8
 
-A lane is one of 16: as pe 1 x simd 16 and as pe 4 x simd 4. Accumulators are wide enough for 64 words of any content. Luts
-are what ``lutq_hw/families`` counts: SB_LUT4 with or without a carry on iCE40, LUT4 and two for each CCU2C on ECP5. ``target``
-is 75 % of what an untuned sketch of one dot product took on iCE40; it is for the best unit without DSP and RAM blocks.
+A lane is one of 16: as pe 1 x simd 16 and as pe 4 x simd 4. Accumulators are wide enough for 64 words of any content.
+Luts are what ``lutq_hw/families`` counts: SB_LUT4 with or without a carry on iCE40, LUT4 and two for each CCU2C on ECP5.
+``target`` is 75 % of what an untuned sketch of one dot product took on iCE40; it is for the best unit without DSP and RAM
+blocks.
 """
 
 from __future__ import annotations
