@@ -3,7 +3,7 @@
     python benchmarks/fit_clocks.py     # reads points/clock/[FAMILY/]*.json of units and parts, writes coefficients.json
 
 The period of a point is the median of its three placements. Points at even places are fitted, those at odd places only
-checked.
+checked. Units decide the coefficients, every other kind of part its offset.
 """
 
 from __future__ import annotations
@@ -64,21 +64,21 @@ def estimate(sample: Sample, shared: Mapping[str, float], offset: Mapping[str, f
     return slowest_ns(sample[1], shared) + offset.get(sample[0], 0.0)
 
 
-def fit(samples: Sequence[Sample]) -> tuple[dict[str, float], dict[str, float]]:
-    """Shared coefficients, none negative, and the offset of every kind."""
-    kinds = sorted({kind for kind, _, _ in samples} - {""})
-
-    def unpack(values: np.ndarray) -> tuple[dict[str, float], dict[str, float]]:
-        return dict(zip(SHARED, values, strict=False)), dict(zip(kinds, values[len(SHARED):], strict=True))
-
+def fit(samples: Sequence[Sample]) -> dict[str, float]:
+    """Shared coefficients, none negative, from units."""
     def residuals(values: np.ndarray) -> list[float]:
-        shared, offset = unpack(values)
-        return [estimate(sample, shared, offset) / sample[2] - 1 for sample in samples]
+        shared = dict(zip(SHARED, values, strict=True))
+        return [estimate(sample, shared, {}) / sample[2] - 1 for sample in samples]
 
-    low = [0.0] * len(SHARED) + [-20.0] * len(kinds)
-    begin = [START[name] for name in SHARED] + [0.1] * len(kinds)
-    shared, offset = unpack(least_squares(residuals, begin, bounds=(low, np.inf), diff_step=1e-3).x)
-    return {k: round(float(v), 3) for k, v in shared.items()}, {k: round(float(v), 3) for k, v in offset.items()}
+    found = least_squares(residuals, [START[name] for name in SHARED], bounds=(0.0, np.inf), diff_step=1e-3).x
+    return {name: round(float(value), 3) for name, value in zip(SHARED, found, strict=True)}
+
+
+def fit_offset(samples: Sequence[Sample], shared: Mapping[str, float]) -> float:
+    """What another kind of part takes besides its paths: least squares of the relative errors."""
+    weight = np.array([1 / sample[2] for sample in samples])
+    missing = np.array([1 - estimate(sample, shared, {}) / sample[2] for sample in samples])
+    return round(float((missing * weight).sum() / (weight**2).sum()), 3)
 
 
 def main() -> int:
@@ -90,7 +90,8 @@ def main() -> int:
         known = {part: rows for part, rows in known.items() if len(rows) >= ENOUGH}
         if not known:
             continue
-        shared, offset = fit([sample for rows in known.values() for sample in rows[::2]])
+        shared = fit([sample for name in UNITS for sample in known.get(name, ())[::2]])
+        offset = {part: fit_offset(rows[::2], shared) for part, rows in known.items() if part not in UNITS}
         worst = {}
         for part, rows in known.items():
             error = np.array([estimate(sample, shared, offset) / sample[2] - 1 for sample in rows[1::2]])

@@ -113,7 +113,7 @@ def output_paths(stage: OutputStage, family: Family = ICE40) -> list[Path]:
     width, depth = stage.table
     in_bram = stage.memory == "bram" and depth > 1 and width > 0
     table = table_levels(depth, family.lut_inputs) if width and depth > 1 and not in_bram else 0
-    levels = SEARCH_LEVELS * (stage.steps > 1) + table
+    levels = SEARCH_LEVELS * (stage.steps > 1) + table + stage.result_levels
     return [
         Path(levels=levels, adders=1, bits=stage.acc_bits, brams=int(in_bram)),
         Path(levels=2, fanout=math.log2(1 + stage.pe * stage.acc_bits)),

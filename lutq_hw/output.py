@@ -79,6 +79,11 @@ class OutputStage(ABC):
         """The hardware."""
 
     @property
+    def result_levels(self) -> int:
+        """Luts one behind the other from the comparison to the code, as far as they grow with the stage: for delays."""
+        return 0
+
+    @property
     def slices(self) -> int:
         """Output words to an input word."""
         return self.pe // self.lanes

@@ -87,6 +87,10 @@ class ThresholdBank(OutputStage):
     def steps(self) -> int:
         return 1
 
+    @property
+    def result_levels(self) -> int:
+        return self.step.bits  # of the thermometer, each bit of its height chooses among the halves of what is left
+
     @cached_property
     def offsets(self) -> Ints:
         """``(O,)`` what is added to the sums, 0 for the first channel: biases of channels that share their thresholds."""
