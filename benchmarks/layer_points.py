@@ -1,6 +1,7 @@
 """Synthesises whole layers, much as the planner would build them, and records what they cost, to hold estimates against.
 
     python benchmarks/layer_points.py 40                    # writes lutq_hw/points/layer.json
+    python benchmarks/layer_points.py 8 --depthwise         # writes lutq_hw/points/depthwise.json
     python benchmarks/layer_points.py --again shift-add     # measures the recorded layers of a unit again
 """
 
@@ -54,11 +55,11 @@ def random_layer(rng: np.random.Generator) -> Layer:
     stride, padding = (int(rng.integers(1, 3)), int(rng.integers(0, 2))) if conv else (1, 0)
     node: WeightNode = (Conv2d("layer", "x", weights, step=step, stride=stride, padding=padding) if conv
                         else Dense("layer", "x", weights, step=step))
-    return Layer("layer", node, x, random_plan(rng, node, x))
+    return random_plan(rng, node, x)
 
 
-def random_plan(rng: np.random.Generator, node: WeightNode, x: TensorType) -> LayerPlan:
-    """A plan like the planner's, but not chosen by price: else new prices would call for other layers than recorded."""
+def random_plan(rng: np.random.Generator, node: WeightNode, x: TensorType) -> Layer:
+    """The layer with a plan like the planner's, but not chosen by price: new prices would call for layers not recorded."""
     kernel = node.kernel[0] if isinstance(node, Conv2d) else 1
     verdicts = unit_verdicts(node, x)
     units = [name for name in UNITS_THEN if verdicts[name] is None]
@@ -69,12 +70,36 @@ def random_plan(rng: np.random.Generator, node: WeightNode, x: TensorType) -> La
             break
     plan = LayerPlan(node="layer", unit=str(rng.choice(units)), pe=pe, channels=channels, rows=rows,
                      output=cheapest_output(sums_of(node, x)), output_memory=str(rng.choice(["bram", "luts"])))
-    layer = Layer("layer", node, x, plan)
-    words = layer.window.repeat * layer.window.fold
+    return _with_memories(rng, Layer("layer", node, x, plan))
+
+
+def random_depthwise(rng: np.random.Generator) -> Layer:
+    """A depthwise convolution that computes several channels at once."""
+    dictionary = DICTIONARIES[int(rng.integers(len(DICTIONARIES)))]
+    channels, kernel, multiplier = int(rng.choice([4, 6, 8, 12])), int(rng.choice([3, 3, 5])), int(rng.choice([1, 1, 2]))
+    bits, x_bits, size = int(rng.choice([2, 4])), int(rng.choice([1, 2, 4])), int(rng.choice([7, 8, 14]))
+    outputs = channels * multiplier
+    limit = max(2, int(np.abs(dictionary).mean() * (1 << x_bits) * kernel / 2))
+    node = Conv2d("layer", "x", Codebook(rng.integers(0, len(dictionary), (outputs, kernel, kernel, 1)), list(dictionary)),
+                  step=Thresholds(np.sort(rng.integers(-limit, limit, (outputs, (1 << bits) - 1))), bits),
+                  stride=int(rng.integers(1, 3)), padding=int(rng.integers(0, 2)), groups=channels)
+    x = TensorType((size, size, channels), x_bits)
+    units = [name for name in UNITS_THEN if unit_verdicts(node, x)[name] is None]
+    rows = int(rng.choice([1, kernel]))
+    spread = int(rng.choice([s for s in divisors(channels)[1:] if s * multiplier * rows <= MAX_LANES // 2]))
+    plan = LayerPlan(node="layer", unit=str(rng.choice(units)), pe=spread * multiplier, channels=1, rows=rows, spread=spread,
+                     output=cheapest_output(sums_of(node, x)), output_memory=str(rng.choice(["bram", "luts"])))
+    return _with_memories(rng, Layer("layer", node, x, plan))
+
+
+def _with_memories(rng: np.random.Generator, layer: Layer) -> Layer:
+    """``layer`` with as many output lanes as keep up with it, and one of the memories that suit its indices."""
+    plan, pe = layer.plan, layer.plan.pe
+    words = layer.window.repeat * layer.window.fold * (layer.window.groups if plan.spread > 1 else 1)
     stages = [replace(layer, plan=replace(plan, output_lanes=lanes)) for lanes in divisors(pe)]
     lanes = next((s.plan.output_lanes for s in stages if s.stage.interval <= layer.window.fold), pe)
     memory = "luts" if words <= MAX_TABLE and rng.random() < 0.5 else "bram"
-    return replace(plan, output_lanes=lanes, index_memory=memory)
+    return replace(layer, plan=replace(plan, output_lanes=lanes, index_memory=memory))
 
 
 def main() -> None:
@@ -83,12 +108,13 @@ def main() -> None:
     parser.add_argument("count", type=int, nargs="?", default=0, help="how many to record from --seed on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--again", metavar="UNIT", choices=UNITS_THEN, help="measure the recorded layers of a unit again")
+    parser.add_argument("--depthwise", action="store_true", help="depthwise convolutions, several channels at once")
     args = parser.parse_args()
-    path = POINTS / "layer.json"
+    make, path = (random_depthwise, POINTS / "depthwise.json") if args.depthwise else (random_layer, POINTS / "layer.json")
     rows = {row["seed"]: row for row in json.loads(path.read_text())} if args.again else {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in list(rows) or range(args.seed, args.seed + args.count):
-            layer = random_layer(np.random.default_rng(seed))
+            layer = make(np.random.default_rng(seed))
             if args.again not in (None, layer.plan.unit):
                 continue
             cost = synthesize(rtlil.convert(LayerEngine(layer)), Path(folder), top="top").total.cost

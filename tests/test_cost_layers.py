@@ -6,12 +6,13 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from benchmarks.layer_points import random_layer
+from benchmarks.layer_points import random_depthwise, random_layer
 from lutq_hw.costing import stage_cost
 
 TOLERANCE = 0.15
 
-POINTS = json.loads((resources.files("lutq_hw") / "points" / "layer.json").read_text())
+POINTS, DEPTHWISE = (json.loads((resources.files("lutq_hw") / "points" / name).read_text())
+                     for name in ("layer.json", "depthwise.json"))
 
 
 def test_there_are_points_of_many_kinds():
@@ -23,5 +24,14 @@ def test_there_are_points_of_many_kinds():
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: f"seed{point['seed']}")
 def test_layer_is_priced_right(point):
     cost = stage_cost(random_layer(np.random.default_rng(point["seed"])))
+    assert abs(cost.luts / point["luts"] - 1) <= TOLERANCE, f"{cost.luts:.0f} luts, measured {point['luts']}"
+    assert (cost.brams, cost.dsps) == (point["brams"], point["dsps"])
+
+
+@pytest.mark.parametrize("point", DEPTHWISE, ids=lambda point: f"seed{point['seed']}")
+def test_depthwise_layer_is_priced_right(point):
+    layer = random_depthwise(np.random.default_rng(point["seed"]))
+    cost = stage_cost(layer)
+    assert layer.plan.spread > 1
     assert abs(cost.luts / point["luts"] - 1) <= TOLERANCE, f"{cost.luts:.0f} luts, measured {point['luts']}"
     assert (cost.brams, cost.dsps) == (point["brams"], point["dsps"])
