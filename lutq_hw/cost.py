@@ -28,10 +28,14 @@ class Cost:
     adders: float = 0.0
     """How many adders these are: each may need a cell for its carry, or leave half of one empty."""
 
+    lone_carries: float = 0.0
+    """Cells beyond ``luts`` that hold only a carry, as comparisons have them of which nothing but the sign is used (iCE40)."""
+
     def __add__(self, other: Cost) -> Cost:
         # Written out: a planner adds a hundred thousand of them.
         return Cost(self.luts + other.luts, self.ffs + other.ffs, self.brams + other.brams, self.sprams + other.sprams,
-                    self.dsps + other.dsps, self.adder_bits + other.adder_bits, self.adders + other.adders)
+                    self.dsps + other.dsps, self.adder_bits + other.adder_bits, self.adders + other.adders,
+                    self.lone_carries + other.lone_carries)
 
     def __sub__(self, other: Cost) -> Cost:
         return self + other * -1
@@ -41,8 +45,8 @@ class Cost:
 
     @property
     def cells(self) -> float:
-        """Logic cells: every lut takes one, and flip-flops that cannot share one with the lut in front of them."""
-        return self.luts + LONELY_FFS * self.ffs
+        """Logic cells: one for every lut, lone carry, and flip-flop that cannot share one with the lut in front of it."""
+        return self.luts + self.lone_carries + LONELY_FFS * self.ffs
 
     def over(self, capacity: Cost) -> dict[str, float]:
         """How far each resource exceeds ``capacity``; empty if all fit."""

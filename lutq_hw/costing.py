@@ -4,14 +4,15 @@ The points (``points/*.json`` for iCE40, ``points/FAMILY/*.json``) come from ``b
 (``coefficients.json`` beside them) from ``benchmarks/fit_costs.py``. Luts are cells after Yosys; blocks are counted exactly,
 as the gateware cuts its memories: for the shapes of iCE40, so that a block of another family may stay partly empty. Known
 pessimism: parts are measured alone, so what synthesis merges across their borders is counted twice (a few luts for each
-layer). Known optimism: on iCE40, a comparison of which only the sign is used is carry cells without luts, which no count of
-luts sees, though nextpnr gives each a logic cell (a bank of thresholds has the most of them).
+layer). On iCE40, comparisons of which only the sign is used are carry cells that no count of luts sees, though nextpnr gives
+each a logic cell: a bank of thresholds, which has most of them, counts them apart (`Cost.lone_carries`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 
@@ -173,7 +174,8 @@ def output_cost(s: OutputStage, family: Family = ICE40) -> Cost:
     width, depth = s.table
     brams = bram_count(width, depth) * s.lanes if s.memory == "bram" and depth > 1 and width else 0
     brams += bram_count(*s.read_by_sum) * s.lanes if s.read_by_sum[0] else 0
-    return fitted(s.name, output_table_features(s, family), brams, family)
+    cost = fitted(s.name, output_table_features(s, family), brams, family)
+    return replace(cost, lone_carries=s.lone_carries) if family is ICE40 else cost
 
 
 def output_table_features(s: OutputStage, family: Family = ICE40) -> Features:

@@ -70,6 +70,11 @@ class OutputStage(ABC):
         return 0
 
     @property
+    def lone_carries(self) -> int:
+        """Bits of adders of which only the sign is used, where a stage has many: on iCE40 a cell each, but no lut."""
+        return 0
+
+    @property
     def features(self) -> Mapping[str, float]:
         """What its price depends on beside the structure that all stages share: names and amounts (`costing`)."""
         return {}

@@ -83,6 +83,14 @@ def test_prices_are_near_the_points(name):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize(("seed", "cells"), [(183930185, 356), (389477915, 137)])
+def test_cells_of_a_bank_are_near_those_packed(seed, cells):
+    """Against the ICESTORM_LC that ``nextpnr-ice40 --up5k --pack-only`` counts for the stage: carries without luts too."""
+    cost = output_cost(random_stage(np.random.default_rng(seed), "threshold-bank"))
+    assert abs(cost.cells / cells - 1) < 0.15
+    assert (cost - Cost(lone_carries=cost.lone_carries)).cells < 0.9 * cells
+
+
 def test_shapes_of_block_ram():
     assert [bram_shape(depth) for depth in (1, 256, 257, 512, 1024, 2048, 5000)] == [
         (16, 256), (16, 256), (8, 512), (8, 512), (4, 1024), (2, 2048), (2, 2048)]

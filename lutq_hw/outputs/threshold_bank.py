@@ -150,6 +150,10 @@ class ThresholdBank(OutputStage):
         return len(self.varying) * self.word_bits + self.mixed or offset_bits(self.offsets), self.rows
 
     @property
+    def lone_carries(self) -> int:
+        return self.lanes * len(self.varying) * self.word_bits
+
+    @property
     def features(self) -> dict[str, float]:
         bits = signed_bits(*self.total_range)
         stored, luts = self.columns if self.memory == "luts" else (0, 0.0)
