@@ -3,7 +3,7 @@
     python benchmarks/fit_units.py        # reads lutq_hw/units/points/FAMILY/*.json, writes coefficients.json beside them
 
 Points at even places are fitted, those at odd places only checked. Relative errors are minimised with coefficients that
-cannot be negative (more structure never costs less).
+cannot be negative (more structure never costs less), and that stay near those of all units together (`PRIOR`).
 """
 
 from __future__ import annotations
@@ -41,13 +41,22 @@ def samples(name: str, family: Family) -> list[Sample]:
     return [(unit_features(unit, unit.cost()), point) for unit, point in zip(units, points, strict=True)]
 
 
-def fit(rows: Sequence[Sample], resource: str) -> dict[str, float]:
-    """Coefficients of one resource; features that never occur, or do not help, are left out."""
+PRIOR = 1.0
+"""How many points' worth a unit's coefficients are held to those of all units together: ten points do not tell six apart."""
+
+
+def fit(rows: Sequence[Sample], resource: str, prior: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Coefficients of one resource, near ``prior``; features that never occur, or do not help, are left out."""
     names = USED[resource]
     measured = np.array([max(SMALL[resource], point[resource]) for _, point in rows])
     target = np.array([point[resource] for _, point in rows])
     matrix = np.array([[features[name] for name in names] for features, _ in rows])
-    found, _ = nnls(matrix / measured[:, None], target / measured)
+    matrix, target = matrix / measured[:, None], target / measured
+    if prior is not None:
+        share = np.sqrt(PRIOR) * matrix.mean(axis=0)  # what one coefficient more or less means for a usual point
+        matrix = np.vstack([matrix, np.diag(share)])
+        target = np.concatenate([target, share * [prior.get(name, 0.0) for name in names]])
+    found, _ = nnls(matrix, target)
     return {name: round(float(c), 4) for name, c in zip(names, found, strict=True) if c > 5e-5}
 
 
@@ -66,15 +75,17 @@ def main() -> int:
         if not known:
             continue
         result: dict[str, dict] = {}
-        known[ANY] = [row for rows in known.values() for row in rows]
-        for name, rows in known.items():
-            entry: dict = {resource: fit(rows[::2], resource) for resource in USED}
-            found = {resource: errors(rows[1::2], entry[resource], resource) for resource in USED}
+        halves = {name: (rows[::2], rows[1::2]) for name, rows in known.items()}
+        halves[ANY] = tuple([row for half in halves.values() for row in half[place]] for place in (0, 1))
+        prior = {resource: fit(halves[ANY][0], resource) for resource in USED}
+        for name, (fitted, checked) in halves.items():
+            entry: dict = prior if name == ANY else {kind: fit(fitted, kind, prior[kind]) for kind in USED}
+            found = {resource: errors(checked, entry[resource], resource) for resource in USED}
             worst = {resource: round(float(np.abs(error).max()), 3) for resource, error in found.items()}
-            result[name] = {**entry, "points": len(rows[::2]), "worst": worst}
+            result[name] = {**entry, "points": len(fitted), "worst": worst}
             text = ", ".join(f"{resource} rms {100 * np.sqrt((error**2).mean()):4.1f} % worst {100 * worst[resource]:4.1f} %"
                              for resource, error in found.items())
-            print(f"{family.name:8} {name:16} {len(rows):3} points, not fitted: {text}")
+            print(f"{family.name:8} {name:16} {len(fitted) + len(checked):3} points, not fitted: {text}")
         path = folder_of(POINTS, family) / "coefficients.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
     return 0

@@ -118,9 +118,9 @@ def test_every_fit_is_recorded_with_its_error():
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_points_are_what_synthesis_says(family):
-    """Two points of each unit measured again."""
+    """A small point of each unit measured again."""
     for unit in UNITS:
-        for point in recorded(family, unit)[:2]:
+        for point in [point for point in recorded(family, unit) if point["luts"] <= 300][:1]:
             text = text_of(Flat(unit_of(unit, point, FAMILIES[family])))
             with tempfile.TemporaryDirectory() as folder:
                 cost = cells_of(text, Path(folder), FAMILIES[family]).cost
