@@ -24,6 +24,7 @@ smtbmc z3
 read_rtlil proof.il
 rename -hide */w:*[*]*
 prep -top proof
+memory_map
 [files]
 proof.il
 """)

@@ -74,7 +74,8 @@ def test_fifos_are_exactly_as_deep_as_nobody_waits_for():
     assert run(fifo.depth - 1) != run(fifo.depth)
 
 
-@pytest.mark.parametrize("stalls", [Stalls(), Stalls(0.6, 0.3, 5)], ids=["freely", "with pauses"])
+@pytest.mark.parametrize("stalls", [pytest.param(Stalls(), id="freely", marks=pytest.mark.slow),
+                                    pytest.param(Stalls(0.6, 0.3, 5), id="with pauses")])
 @pytest.mark.parametrize("memory", ["bram", "luts"])
 def test_a_residual_block_equals_golden(stalls: Stalls, memory: str, tmp_path: Path):
     network = block()
