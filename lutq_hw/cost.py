@@ -29,7 +29,7 @@ class Cost:
     """How many adders these are: each may need a cell for its carry, or leave half of one empty."""
 
     lone_carries: float = 0.0
-    """Cells beyond ``luts`` that hold only a carry, as comparisons have them of which nothing but the sign is used (iCE40)."""
+    """Cells beyond ``luts`` that hold only a carry: of comparisons, of which nothing but the sign is used (iCE40)."""
 
     def __add__(self, other: Cost) -> Cost:
         # Written out: a planner adds a hundred thousand of them.
