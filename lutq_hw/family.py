@@ -30,6 +30,12 @@ class Family:
     synth: str
     """Yosys command that maps a design read as RTLIL, whose top module is ``top``, and inserts no pads."""
 
+    cell_models: str
+    """Yosys' Verilog models of the cells, in its share folder: what a netlist is simulated with."""
+
+    modelled: str = ""
+    """Options of ``synth`` that leave out the cells which have no model there."""
+
     cells: Mapping[str, Mapping[str, int]]
     """Regular expression of cell types → resource → how many a cell is. A type that matches none counts nothing."""
 

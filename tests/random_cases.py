@@ -27,8 +27,8 @@ from lutq_hw.plan import LayerPlan, Plan
 from lutq_hw.sim.case import Case
 from lutq_hw.sim.stalls import Stalls
 
-MAX_CYCLES = 700
-MAX_WORK = 1500
+MAX_CYCLES = 500
+MAX_WORK = 600
 """Largest run, and largest sum over the layers of lanes times dictionary entries; larger draws are drawn again."""
 
 PAUSES = ((0.0, 0.0), (0.5, 0.5), (0.8, 0.0), (0.0, 0.8), (0.2, 0.3))

@@ -8,6 +8,8 @@ FAMILY = Family(
     lut_inputs=4,
     # With wide multiplexers ABC9 pays up to twice the luts for a level less.
     synth="synth_ecp5 -top top -nowidelut",
+    cell_models="ecp5/cells_sim.v",
+    modelled="-nobram -nodsp",
     cells={
         "LUT4": {"luts": 1},
         "CCU2C": {"luts": 2},  # an odd adder bit leaves half of one empty

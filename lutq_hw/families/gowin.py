@@ -8,6 +8,8 @@ FAMILY = Family(
     lut_inputs=4,
     # With wide multiplexers ABC9 pays up to twice the luts for a level less.
     synth="synth_gowin -top top -noiopads -nowidelut",
+    cell_models="gowin/cells_sim.v",
+    modelled="-nobram -nodsp",
     cells={
         "LUT[1-4]": {"luts": 1},
         "ALU": {"luts": 1},

@@ -7,6 +7,7 @@ FAMILY = Family(
     title="Lattice iCE40",
     lut_inputs=4,
     synth="synth_ice40 -top top -dsp -device u",
+    cell_models="ice40/cells_sim.v",
     cells={
         "SB_LUT4": {"luts": 1},
         "SB_DFF.*": {"ffs": 1},

@@ -7,6 +7,8 @@ FAMILY = Family(
     title="AMD 7 series",
     lut_inputs=6,
     synth="synth_xilinx -top top -family xc7 -flatten -noiopad -noclkbuf",
+    cell_models="xilinx/cells_sim.v",
+    modelled="-nobram -nodsp",
     cells={
         "LUT[1-6]": {"luts": 1},
         "INV": {"luts": 1},  # a CARRY4 takes its operands as they are
