@@ -51,7 +51,7 @@ def mobile_network(rng: np.random.Generator, *, width: int = 4, extent: int = 6)
 class Board:
     """Just what the planner asks of a board."""
 
-    available = Cost(luts=1800, brams=60)
+    available = Cost(luts=2500, brams=60)
     name, title, plan_clock_hz = "bench", "Bench", 20e6
 
 
