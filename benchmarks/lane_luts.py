@@ -3,10 +3,10 @@
     python benchmarks/lane_luts.py                                    # iCE40 and ECP5, every unit and dictionary
     python benchmarks/lane_luts.py --family ice40 --unit shift-add --dictionary powers8
 
-A lane is one of 16: as pe 1 x simd 16 and as pe 4 x simd 4. Accumulators are wide enough for 64 words of any content.
-Luts are what ``lutq_hw/families`` counts: SB_LUT4 with or without a carry on iCE40, LUT4 and two for each CCU2C on ECP5.
-``target`` is 75 % of what an untuned sketch of one dot product took on iCE40; it is for the best unit without DSP and RAM
-blocks.
+A lane is one of 16: as pe 1 x simd 16, 2 x 8 and 4 x 4. Accumulators are wide enough for 64 words of any content; a unit
+that is made for a layer has one whose indices are equally frequent. Luts are what ``lutq_hw/families`` counts: SB_LUT4 with or
+without a carry on iCE40; LUT4, two for each CCU2C and six for each 16 x 4 of distributed RAM on ECP5. ``target`` is 75 % of
+what an untuned sketch of one dot product took on iCE40; it is for the best unit without DSP and RAM blocks.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from unit_points import Flat
 from lutq_hw.cost import Cost
 from lutq_hw.families import FAMILIES
 from lutq_hw.mac import MacUnit
-from lutq_hw.network import Codebook
+from lutq_hw.network import Codebook, TensorType
 from lutq_hw.network.tensor import signed_bits
 from lutq_hw.tools.cells import cells_of
 from lutq_hw.units import UNITS
 
-LANES = ((1, 16), (4, 4))
+LANES = ((1, 16), (2, 8), (4, 4))
 """``(pe, simd)``."""
 
 FOLD = 64
@@ -63,6 +63,13 @@ KINDS = {
 
 def unit_of(name: str, kind: Kind, pe: int, simd: int) -> MacUnit:
     """The unit, with an accumulator for `FOLD` words."""
+    if not UNITS[name].any_length:
+        # Made for one layer: one whose indices are all equally frequent, in any order.
+        index = np.random.default_rng(1).integers(0, len(kind.values), (16, FOLD * simd))
+        book, x = Codebook(index, dictionary=kind.values), TensorType((FOLD * simd,), kind.x_bits)
+        low, high = book.sum_range(x)
+        return UNITS[name].for_layer(book, x, pe=pe, simd=simd, order=np.arange(FOLD * simd).reshape(FOLD, simd),
+                                     acc_bits=signed_bits(min(0, int(low.min())), max(0, int(high.max()))))
     book = Codebook(np.arange(len(kind.values))[None, :], dictionary=kind.values)
     largest = FOLD * simd * ((1 << kind.x_bits) - 1)
     acc_bits = signed_bits(min(0, largest * kind.values[0]), max(0, largest * kind.values[-1]))

@@ -111,7 +111,8 @@ def random_point(name: str, rng: np.random.Generator) -> Point:
         point["acc_bits"] = 0
         products = unit_of(name, point).products
         point["acc_bits"] = signed_bits(int(products.min()), int(products.max())) + int(rng.integers(0, 7))
-        if point["pe"] * point["simd"] <= 36:
+        held = len(point["dictionary"]) if name == "bucket" else 0  # sums in a lane, in registers
+        if point["pe"] * point["simd"] <= 36 and point["pe"] * point["simd"] * held <= 24:
             return point
 
 

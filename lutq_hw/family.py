@@ -48,6 +48,9 @@ class Family:
     dsp_operand_bits: int = 1
     """Narrowest operand of a multiplication for which Yosys takes a DSP block."""
 
+    lutram: tuple[int, int, int] | None = None
+    """Words, bits and luts of the smallest memory made of luts; None where small memories are registers."""
+
     @cached_property
     def _patterns(self) -> list[tuple[re.Pattern[str], Mapping[str, int]]]:
         return [(re.compile(pattern), weights) for pattern, weights in self.cells.items()]

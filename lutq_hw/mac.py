@@ -108,6 +108,11 @@ class MacUnit(ABC):
         return None
 
     @classmethod
+    def reject_order(cls, weights: Codebook, order: Ints) -> str | None:
+        """Why this unit cannot sum a layer's terms in that order (see ``order``), as a sentence; None if it can."""
+        return None
+
+    @classmethod
     def refusal(cls, weights: Codebook, x: TensorType) -> str | None:
         """Why this unit cannot run a layer of ``weights`` over activations of type ``x``; None if it can."""
         try:

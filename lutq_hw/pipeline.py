@@ -269,6 +269,9 @@ def check_layer(network: Network, plan: Entry) -> None:
     reason = UNITS[plan.unit].refusal(node.weights, x)
     if reason:
         raise PlanError(f"{where}: unit {plan.unit} cannot be used: {reason}")
+    reason = UNITS[plan.unit].reject_order(node.weights, term_order(node, channels=plan.channels, rows=plan.rows))
+    if reason:
+        raise PlanError(f"{where}: unit {plan.unit} cannot be used: {reason}")
     if plan.spread > 1 and not UNITS[plan.unit].spreads:
         raise PlanError(f"{where}: unit {plan.unit} cannot sum over {plan.spread} groups at once, so spread must be 1")
     if plan.terms == "nonzero" and not UNITS[plan.unit].any_length:

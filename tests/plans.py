@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lutq_hw.flow import with_fifos
+from lutq_hw.geometry import term_order
 from lutq_hw.network import Add, AvgPool2d, Conv2d, Dense, MaxPool2d, Network, Requantize, WeightNode
 from lutq_hw.nonzero import reject
 from lutq_hw.outputs import OUTPUTS
@@ -64,6 +65,7 @@ def random_layer(rng: np.random.Generator, network: Network, node: WeightNode) -
     if reject(node.weights.flat, groups) is None and rng.random() < 0.5:
         terms, rows, channels = "nonzero", 1, 1
     units = [name for name, unit in UNITS.items() if unit.refusal(node.weights, x) is None
+             and unit.reject_order(node.weights, term_order(node, channels=channels, rows=rows)) is None
              and (terms == "all" or unit.any_length) and (spread == 1 or unit.spreads)]
     original = next(n for n in network.nodes if n.name == node.name)  # whose activation table may stay one
     assert isinstance(original, WeightNode)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from networks import random_codes
 from sim_cases import POWERS, SIMULATORS, case_of
+from spaced import component
 
 from lutq_hw.mac import MacUnit
 from lutq_hw.network import Codebook, Conv2d, Dense, Flatten, Input, MaxPool2d, Network, Output, Shift, TensorType, Thresholds
@@ -27,8 +28,8 @@ PAUSES = Stalls(0.4, 0.4, 9)
 
 
 def unit_times(unit: MacUnit, lasts: list[bool], stalls: Stalls) -> tuple[list[int], list[int]]:
-    """Cycles of input and output words: one pipeline of ``latency`` registers that moves as a whole."""
-    pipe = [False] * unit.latency
+    """Cycles of input and output words: one pipeline of ``latency`` registers that moves as a whole, and its gaps."""
+    pipe, rest = [False] * unit.latency, unit.gap
     taken: list[int] = []
     given: list[int] = []
     offered, cycle = False, 0
@@ -38,10 +39,12 @@ def unit_times(unit: MacUnit, lasts: list[bool], stalls: Stalls) -> tuple[list[i
         if pipe[-1] and ready:
             given.append(cycle)
         if ready or not pipe[-1]:
-            pipe = [offered and lasts[len(taken)], *pipe[:-1]]
-            if offered:
+            takes = offered and not rest
+            pipe = [takes and lasts[len(taken)], *pipe[:-1]]
+            rest = unit.gap if pipe[0] else max(0, rest - 1)
+            if takes:
                 taken.append(cycle)
-            offered = False
+                offered = False
         cycle += 1
     return taken, given
 
@@ -65,7 +68,7 @@ def unit_case(name: str, rng: np.random.Generator) -> Case:
     terms = StreamFormat(TensorType((width,), 1), width)
     totals = StreamFormat(TensorType((PE,), unit.acc_bits, signed=True), PE)
     probes = (Probe("terms", "i__", terms, words, taken), Probe("sums", "o__", totals, totals.pack(np.array(sums)), given))
-    return Case(f"unit_{name.replace('-', '_')}", probes, PAUSES, unit.create())
+    return Case(f"unit_{name.replace('-', '_')}", probes, PAUSES, component(unit))
 
 
 def engines() -> dict[str, tuple[Network, tuple[LayerPlan | PoolPlan, ...]]]:
@@ -102,6 +105,8 @@ def engines() -> dict[str, tuple[Network, tuple[LayerPlan | PoolPlan, ...]]]:
                   layer(output="scores", channels=4, output_lanes=2, index_memory="luts")),
         "top": (on_vector(Dense("x", "image", book(6, 12)), "top3"),
                 layer(output="scores", pe=6, channels=3, output_lanes=2)),
+        "bucket": (on_map(Conv2d("x", "image", book(4, 3, 2, 2), step=thresholds(4), padding=(1, 0))),
+                   layer(unit="bucket", output_lanes=2)),
         "argmax": (on_vector(Dense("x", "image", book(4, 12)), "argmax"), layer(output="scores", channels=3)),
     }
 

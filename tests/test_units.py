@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from spaced import component
 from stream_helpers import bursts, never, stalls, transfer
 
 from lutq_hw.mac import MacUnit
-from lutq_hw.network import Codebook
+from lutq_hw.network import Codebook, TensorType
 from lutq_hw.network.tensor import signed_bits
 from lutq_hw.units import UNITS
 
@@ -82,12 +83,13 @@ def garbage(unit: MacUnit, seed: int) -> Iterator[dict[str, Any]]:
         yield {"x": x, "index": index, "last": rng.randrange(2)}
 
 
-def expected_cycles(latency: int, lasts: list[int], offered: Iterator[bool],
+def expected_cycles(latency: int, gap: int, lasts: list[int], offered: Iterator[bool],
                     ready: Iterator[bool]) -> tuple[list[int], list[int]]:
     """The rule of the pipeline in software: cycles in which words are taken, and in which sums are handed over.
 
-    ``offered`` asks the source's stall pattern, ``ready`` the sink's.
+    ``offered`` asks the source's stall pattern, ``ready`` the sink's. In the ``gap`` nothing is taken.
     """
+    rest = gap
     stages = [False] * latency  # a stage holds the end of a sum
     taken: list[int] = []
     given: list[int] = []
@@ -100,29 +102,69 @@ def expected_cycles(latency: int, lasts: list[int], offered: Iterator[bool],
         if sink and stages[-1]:
             given.append(cycle)
         if sink or not stages[-1]:
-            stages = [waiting and bool(lasts[len(taken)]), *stages[:-1]]
-            if waiting:
+            takes = waiting and not rest
+            stages = [takes and bool(lasts[len(taken)]), *stages[:-1]]
+            rest = gap if stages[0] else max(0, rest - 1)
+            if takes:
                 taken.append(cycle)
-            waiting = False
+                waiting = False
         cycle += 1
     return taken, given
 
 
+def layer_stimulus(unit: MacUnit, count: int, rng: random.Random) -> tuple[list[dict[str, Any]], list[list[int]]]:
+    """Words of ``count`` dot products with the weights of the unit's codebook, in its order, and the sums."""
+    draw = np.random.default_rng(rng.randrange(1 << 32))
+    assert unit.order is not None
+    outputs = unit.codebook.assignments.reshape(-1, unit.pe, unit.order.size)
+    words, sums = [], []
+    for n in range(count):
+        x = draw.choice(unit.levels, unit.order.shape)
+        if n % 3 == 0:  # extreme sums
+            x = np.full_like(x, unit.levels[-1 if n % 2 else 0])
+        index = outputs[n % len(outputs)][:, unit.order].transpose(1, 0, 2)
+        for t, (values, which) in enumerate(zip(x, index, strict=True)):
+            words.append({"x": values.tolist(), "index": which.reshape(-1).tolist(), "last": int(t == len(x) - 1)})
+        sums.append(unit.reference(x, index).tolist())
+    return words, sums
+
+
 def conform(unit: MacUnit, folds: list[int], seed: int, put: str = "never", get: str = "never") -> None:
-    """Runs a unit and compares values and cycles."""
+    """Runs a unit with dot products of any length and compares values and cycles."""
+    run(unit, *stimulus(unit, folds, random.Random(seed)), seed, put, get)
+
+
+def run(unit: MacUnit, words: list[dict[str, Any]], sums: list[list[int]], seed: int, put: str, get: str) -> None:
+    """Sends the words through a unit and compares values and cycles."""
     patterns = {"never": lambda n: never(), "rare": lambda n: stalls(0.1, n), "often": lambda n: stalls(0.6, n),
                 "bursts": lambda n: bursts(7, n)}
-    rng = random.Random(seed)
-    words, sums = stimulus(unit, folds, rng)
-    sent, received = transfer(unit.create(), words, len(sums), put_stalls=patterns[put](seed),
-                              get_stalls=patterns[get](seed + 1), garbage=garbage(unit, seed), drain=unit.latency + 3)
+    sent, received = transfer(component(unit), words, len(sums), put_stalls=patterns[put](seed),
+                              get_stalls=patterns[get](seed + 1), garbage=garbage(unit, seed),
+                              drain=unit.latency + unit.gap + 3)
     assert [list(payload) for payload in received.payloads] == sums
     lasts = [word["last"] for word in words]
-    taken, given = expected_cycles(unit.latency, lasts, patterns[put](seed), patterns[get](seed + 1))
+    taken, given = expected_cycles(unit.latency, unit.gap, lasts, patterns[put](seed), patterns[get](seed + 1))
     assert sent.cycles == taken
     assert received.cycles == given
     for sink_ready, offered, ready in zip(received.ready, received.offered, sent.ready, strict=False):
-        assert ready == (sink_ready or not offered), "i.ready must be o.ready | ~o.valid"
+        assert ready == (sink_ready or not offered) or (unit.gap and not ready), "i.ready must be o.ready | ~o.valid"
+
+
+@pytest.mark.parametrize("name", [name for name, unit in UNITS.items() if not unit.any_length])
+@pytest.mark.parametrize("seed", range(6))
+def test_layer(name, seed):
+    """A unit that is told the weights and their order, and may be no wider than these need: random layers and stalls."""
+    rng = random.Random(f"{name} {seed}")
+    pe, simd, fold, x = rng.choice([1, 2, 3]), rng.randint(1, 6), rng.choice([1, 2, 5, 12]), rng.choice([1, 3, 4])
+    x = TensorType((fold * simd,), x, signed=bool(rng.randrange(2)))
+    draw = np.random.default_rng(seed)
+    books = [Codebook(draw.integers(0, len(values), (2 * pe, fold * simd)), dictionary=values)
+             for values in DICTIONARIES.values()]
+    book = rng.choice([book for book in books if UNITS[name].refusal(book, x) is None])
+    low, high = book.sum_range(x)
+    unit = UNITS[name].for_layer(book, x, pe=pe, simd=simd, acc_bits=signed_bits(min(0, low.min()), max(0, high.max())),
+                                 order=draw.permutation(fold * simd).reshape(fold, simd))
+    run(unit, *layer_stimulus(unit, 8, rng), seed, rng.choice(["never", "often"]), rng.choice(["never", "bursts"]))
 
 
 def accepts(name: str, book: Codebook, x_bits: int, x_signed: bool) -> bool:
@@ -185,7 +227,7 @@ def test_sums_wrap_on_the_way(name):
     assert signed_bits(int(unit.reference(x, index)[0]), 0) <= acc_bits
     words = [{"x": row.tolist(), "index": which.reshape(-1).tolist(), "last": int(n == 62)}
              for n, (row, which) in enumerate(zip(x, index, strict=True))]
-    _, received = transfer(unit.create(), words, 1)
+    _, received = transfer(component(unit), words, 1)
     assert [list(payload) for payload in received.payloads] == [unit.reference(x, index).tolist()]
 
 

@@ -19,5 +19,6 @@ FAMILY = Family(
         "MULT18X18D": {"dsps": 1},
     },
     carry_cells="CCU2C",
+    lutram=(16, 4, 6),
     bram_shapes=((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
 )

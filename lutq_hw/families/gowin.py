@@ -19,6 +19,7 @@ FAMILY = Family(
         "MULT(9X9|18X18|36X36)": {"dsps": 1},  # boards count blocks of 18 x 18: a 9 x 9 is half of one
     },
     carry_cells="ALU",
+    lutram=(16, 4, 4),
     bram_shapes=((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
     dsp_operand_bits=4,
 )

@@ -22,5 +22,6 @@ FAMILY = Family(
         "DSP48E1": {"dsps": 1},
     },
     carry_cells="CARRY4",
+    lutram=(32, 6, 4),
     bram_shapes=((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
 )

@@ -15,6 +15,7 @@ from .. import balance, nonzero
 from ..cost import Cost
 from ..costing import LayerParts, nonzero_cost, stage_cost
 from ..errors import PlanError
+from ..geometry import term_order
 from ..joins import summing
 from ..network import (
     ActivationTable,
@@ -114,9 +115,11 @@ def layer_candidates(node: WeightNode, x: TensorType, units: Iterable[str]) -> l
     kernel = node.kernel[0] if isinstance(node, Conv2d) else 1
     found: list[Candidate] = []
     for pe, channels, spread in _arrays(node.outputs // groups, x.channels // groups, groups):
-        usable = [name for name in units if spread == 1 or UNITS[name].spreads]
-        for rows in sorted({1, kernel}) if usable else ():
-            if pe * channels * rows <= MAX_LANES:
+        for rows in sorted({1, kernel}):
+            order = term_order(node, channels=channels, rows=rows)
+            usable = [name for name in units if (spread == 1 or UNITS[name].spreads)
+                      and UNITS[name].reject_order(node.weights, order) is None]
+            if usable and pe * channels * rows <= MAX_LANES:
                 plan = LayerPlan(node=node.name, unit=usable[0], pe=pe, channels=channels, rows=rows, spread=spread,
                                  output=outputs[0])
                 found += _array_candidates(Layer(node.name, node, x, plan), parts, usable, outputs)
@@ -279,7 +282,12 @@ def node_candidates(network: Network, node: Node, units: Sequence[str] | None = 
             reasons = "; ".join(f"{name}: {stage.reject(sums)}" for name, stage in OUTPUTS.items())
             raise PlanError(f"layer {node.name}: no output stage can finish it ({reasons})")
         dense = layer_candidates(node, network.input_type(node), usable)
-        return pareto([*dense, *nonzero_candidates(network, node, usable)])
+        found = pareto([*dense, *nonzero_candidates(network, node, usable)])
+        if not found:
+            order = term_order(node, channels=1, rows=1)
+            reasons = "; ".join(f"{name}: {UNITS[name].reject_order(node.weights, order)}" for name in usable)
+            raise PlanError(f"layer {node.name}: no unit can run it ({reasons})")
+        return found
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..costing import LayerParts
+from ..geometry import term_order
 from ..network import Conv2d, Dense, Network
 from ..pipeline import hardware_nodes
 from ..plan import LayerPlan, Plan
@@ -39,6 +40,8 @@ def explain(network: Network, plan: Plan, board: Budget) -> list[Verdict]:
                 verdicts.append(Verdict(node.name, name, True, f"{mine.luts:.0f} luts, {mine.dsps} dsps"))
                 continue
             own = UNITS[name].refusal(node.weights, x)
+            if own is None:
+                own = UNITS[name].reject_order(node.weights, term_order(node, channels=entry.channels, rows=entry.rows))
             if own is None and entry.spread > 1 and not UNITS[name].spreads:
                 own = f"cannot sum over {entry.spread} groups at once"
             if own is None:

@@ -110,7 +110,7 @@ BEFORE = (
     "rename -hide */w:*[*]*",
     # Rule of every memory here: an address is never read in the cycle that writes it. Without this line Yosys would
     # build the bypass that Amaranth's "old data" asks for, about 1.5 luts for each bit of the memory word.
-    "setparam -set COLLISION_X_MASK 1'1 */t:$memrd_v2",
+    "setparam -set COLLISION_X_MASK 1'1 */t:$memrd_v2 */r:CLK_ENABLE=1 %i",
 )
 """Yosys commands between reading and mapping, in every family."""
 

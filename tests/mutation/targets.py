@@ -22,6 +22,7 @@ from amaranth import Cat, Mux, Value
 from amaranth.lib import wiring
 from random_cases import Drawn, draw
 from sim_cases import amaranth_verdict
+from spaced import component
 from test_outputs import expected as stage_words
 from test_outputs import random_stage
 from test_units import DICTIONARIES, accepts, codebook, make, random_table
@@ -69,22 +70,25 @@ class Target:
 
 
 class UnitTimer:
-    """The rule of `MacUnit`: one pipeline of ``latency`` registers."""
+    """The rule of `MacUnit`: one pipeline of ``latency`` registers, and a gap in which nothing is taken."""
 
-    def __init__(self, latency: int, lasts: Sequence[bool]):
+    def __init__(self, latency: int, gap: int, lasts: Sequence[bool]):
         self.pipe, self.lasts, self.next = [False] * latency, lasts, 0
+        self.gap = self.rest = gap
 
     @property
     def valid(self) -> bool:
         return self.pipe[-1]
 
     def ready(self, o_ready: bool) -> bool:
-        return o_ready or not self.valid
+        return (o_ready or not self.valid) and not self.rest
 
     def step(self, i_valid: bool, o_ready: bool) -> None:
-        if self.ready(o_ready):
-            self.pipe = [i_valid and self.lasts[self.next], *self.pipe[:-1]]
-            self.next += i_valid
+        if o_ready or not self.valid:
+            taken = i_valid and not self.rest
+            self.pipe = [taken and self.lasts[self.next], *self.pipe[:-1]]
+            self.rest = self.gap if self.pipe[0] else max(0, self.rest - 1)
+            self.next += taken
 
 
 class StageTimer:
@@ -161,7 +165,8 @@ def unit_run(unit: MacUnit, seed: int, folds: Sequence[int]) -> Run:
         return Cat(word.x.as_value(), *indices, word.last)
 
     # A copy for every build: what a unit has worked out once it remembers, and the change would not show.
-    return Run(lambda: replace(unit).create(), lambda: UnitTimer(unit.latency, lasts), words, results, seed, legal)
+    return Run(lambda: component(replace(unit)), lambda: UnitTimer(unit.latency, unit.gap, lasts), words, results, seed,
+               legal)
 
 
 def unit_checks(name: str) -> list[Check]:

@@ -1,0 +1,151 @@
+"""A few stored sums, each times its constant, added up one digit a cycle: the end of units that multiply last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from amaranth import Cat, Module, Mux, Shape, Signal, signed, unsigned
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..cost import Cost
+from ..family import Family
+from ..logic_estimate import Logic
+from .lanes import fill, lookup, signed_digits
+
+LATENCY = 2
+"""Cycles from ``start`` to ``o.valid`` beside the steps: the controls of a step, and the sum."""
+
+CONTROL_LUTS = 6
+"""Of the bits that start and end a sum."""
+
+
+class Step(NamedTuple):
+    """What one cycle does: ``total = (total << shift) ± entry``."""
+
+    entry: int
+    negative: bool
+    shift: bool
+
+
+def schedule(factors: Sequence[int]) -> tuple[Step, ...]:
+    """Steps that leave Σ factors[e] * entry e, by Horner's rule over the digits of the factors, highest power first.
+
+    Where no factor has a digit, entry 0 is subtracted and added. The last step adds.
+    """
+    nothing = [(True, 0), (False, 0)]
+    powers: dict[int, list[tuple[bool, int]]] = {}
+    for entry, factor in enumerate(factors):
+        for sign, power in signed_digits(factor):
+            powers.setdefault(power, []).append((sign < 0, entry))
+    steps: list[Step] = []
+    for power in range(max(powers, default=-1), -1, -1):
+        # Negative ones first: so the last step of all adds, if any digit there does.
+        digits = sorted(powers.get(power, []), key=lambda digit: (not digit[0], digit[1]))
+        for number, (negative, entry) in enumerate(digits or nothing):
+            steps.append(Step(entry, negative, shift=number == 0 and bool(steps)))
+    if not steps or steps[-1].negative:
+        steps += [Step(entry, negative, shift=False) for negative, entry in nothing]
+    return tuple(steps)
+
+
+class WeightedSum(wiring.Component):
+    """Entries are written one by one, for ``pe`` outputs at once; then ``o`` offers Σ factors[e] * entry e.
+
+    Everything moves when ``en`` is high, which is ``o.ready | ~o.valid``, combinationally. ``start`` comes with the last
+    entry of a sum; step n of `schedule` reads its entry in the (n + 2)-th enabled cycle after that, and ``o.valid`` is high
+    ``len(steps) + LATENCY`` cycles after it. An entry may be written again in the cycle of its last reading, not before;
+    the next ``start`` may come ``len(steps) + 1`` cycles after this one.
+
+    An adder and a LUT4 for each bit: a subtraction is an addition to the complement, and the total stays complemented
+    until the next digit that adds.
+
+    Members
+    -------
+    write, entry, values
+        ``values[p]`` is entry number ``entry`` of output p.
+    start, en
+        See above.
+    o
+        Stream of ``pe`` signed sums modulo ``2**acc_bits``.
+    """
+
+    def __init__(self, factors: Sequence[int], *, pe: int, shape: Shape, acc_bits: int):
+        self.factors, self.pe, self.shape, self.acc_bits = tuple(factors), pe, shape, acc_bits
+        self.steps = schedule(factors)
+        super().__init__({
+            "write": In(1), "entry": In(range(max(2, len(self.factors)))), "values": In(data.ArrayLayout(shape, pe)),
+            "start": In(1), "en": Out(1),
+            "o": Out(stream.Signature(data.ArrayLayout(signed(acc_bits), pe))),
+        })
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        steps, en = self.steps, self.en
+        m.d.comb += en.eq(self.o.ready | ~self.o.valid)
+        width = self.shape.width * self.pe
+        m.submodules.entries = entries = memory.Memory(shape=width, depth=max(2, len(self.factors)), init=[])
+        write, read = entries.write_port(), entries.read_port(domain="comb")
+        m.d.comb += [write.addr.eq(self.entry), write.data.eq(self.values.as_value()), write.en.eq(en & self.write)]
+
+        number = Signal(range(max(2, len(steps))))
+        running = Signal()
+        last = number == len(steps) - 1
+        with m.If(en):
+            m.d.sync += [number.eq(Mux(running, number + 1, 0)), running.eq(self.start | (running & ~last))]
+
+        # The register stands before the address and not behind the memory, which block RAM would swallow.
+        active, final = Signal(), Signal()
+        entry = Signal(len(read.addr), reset_less=True)
+        m.d.comb += read.addr.eq(entry)
+        shift, negative, inverted = (Signal(name=name, reset_less=True) for name in ("shift", "negative", "inverted"))
+        with m.If(en):
+            m.d.sync += [
+                active.eq(running), final.eq(running & last), self.o.valid.eq(final),
+                entry.eq(lookup(number, [step.entry for step in steps], unsigned(len(entry)))),
+                shift.eq(lookup(number, [step.shift for step in steps], unsigned(1))),
+                negative.eq(lookup(number, [step.negative for step in steps], unsigned(1))),
+                inverted.eq(active & negative),
+            ]
+        flip = Signal()
+        m.d.comb += flip.eq(negative ^ inverted)
+        for p in range(self.pe):
+            total = Signal(signed(self.acc_bits), name=f"total{p}", reset_less=True)
+            # The bit that a shift brings in is a zero, complemented like the rest.
+            moved = Mux(shift, Cat(inverted, total)[:self.acc_bits], total)
+            term = data.View(data.ArrayLayout(self.shape, self.pe), read.data)[p]
+            with m.If(en):
+                m.d.sync += total.eq(Mux(active, (moved ^ flip.replicate(self.acc_bits)).as_signed() + term, 0))
+            m.d.comb += self.o.payload[p].eq(total)
+        return m
+
+
+def memory_cost(family: Family, depth: int, width: int) -> Cost:
+    """Cells of a memory that is read in the cycle of its address: made of luts where the family can, else registers."""
+    depth = max(2, depth)
+    if family.lutram is None:
+        # A multiplexer of two for each entry but the first, and an enable for each.
+        return Cost(luts=width * (depth - 1) + depth, ffs=depth * width)
+    words, bits, luts = family.lutram
+    blocks = -(-depth // words)
+    return Cost(luts=blocks * -(-width // bits) * luts + (width * (blocks - 1) + blocks if blocks > 1 else 0))
+
+
+def table_luts(tables: Sequence[Sequence[int]], count: int, family: Family) -> int:
+    """Luts of functions of a counter below ``count``, given bit by bit."""
+    logic = Logic(family.lut_inputs)
+    number = [logic.input(bit) for bit in range(max(1, (count - 1).bit_length()))]
+    return logic.luts([logic.tree(fill(table, len(number)), number) for table in tables])
+
+
+def weighted_sum_cost(factors: Sequence[int], *, pe: int, width: int, acc_bits: int, family: Family) -> Cost:
+    """Cells of a `WeightedSum`."""
+    steps, depth = schedule(factors), max(2, len(factors))
+    address_bits, number_bits = (depth - 1).bit_length(), max(1, (len(steps) - 1).bit_length())
+    tables = [[step.entry >> bit & 1 for step in steps] for bit in range(address_bits)]
+    tables += [[int(step.shift) for step in steps], [int(step.negative) for step in steps]]
+    control = Cost(luts=table_luts(tables, len(steps), family) + 1.5 * number_bits + CONTROL_LUTS,
+                   ffs=number_bits + address_bits + 7)
+    sums = Cost(luts=2 * pe * acc_bits, ffs=pe * acc_bits, adder_bits=pe * acc_bits, adders=pe)
+    return memory_cost(family, len(factors), pe * width) + control + sums
