@@ -4,9 +4,9 @@
     python benchmarks/lane_luts.py --family ice40 --unit shift-add --dictionary powers8
 
 A lane is one of 16: as pe 1 x simd 16, 2 x 8 and 4 x 4. Accumulators are wide enough for 64 words of any content; a unit
-that is made for a layer has one whose indices are equally frequent. Luts are what ``lutq_hw/families`` counts: SB_LUT4 with or
-without a carry on iCE40; LUT4, two for each CCU2C and six for each 16 x 4 of distributed RAM on ECP5. ``target`` is 75 % of
-what an untuned sketch of one dot product took on iCE40; it is for the best unit without DSP and RAM blocks.
+that is made for one layer gets one whose indices are equally frequent. Luts are what ``lutq_hw/families`` counts: SB_LUT4
+with or without a carry on iCE40; LUT4, two for each CCU2C and six for each 16 x 4 of distributed RAM on ECP5. ``target`` is
+75 % of what an untuned sketch of one dot product took on iCE40; it is for the best unit without DSP and RAM blocks.
 """
 
 from __future__ import annotations
