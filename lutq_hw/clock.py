@@ -20,6 +20,7 @@ from .families import ICE40
 from .family import Family
 from .gateware.accumulate import spare_carry
 from .geometry import WindowGeometry
+from .joins import AveragePool, Join, Requantizer
 from .mac import MacUnit
 from .output import OutputStage
 from .paths import Path, counted_paths
@@ -61,7 +62,7 @@ class Promise:
     """Name of the slowest stage."""
 
     part: str
-    """Which part of it is the slowest: a unit's or an output stage's name, or ``window``."""
+    """Which part of it is the slowest: a unit's or an output stage's name, ``window`` or ``adder``."""
 
     unmeasured: tuple[str, ...]
     """Parts that nobody placed and routed: their delay follows from structure only."""
@@ -158,18 +159,33 @@ def layer_periods(layer: Layer, family: Family = ICE40) -> dict[str, Period]:
     return {name: period for name, period in found.items() if period is not None}
 
 
-def promise(stages: Sequence[Stage], family: Family, share: float) -> Promise | None:
-    """What the slowest part of all weight layers can be clocked at; None in a family without recorded clocks.
+def stage_periods(stage: Stage, family: Family = ICE40) -> dict[str, Period]:
+    """Periods of the parts of a stage by name, of those that have an output stage; else empty."""
+    if isinstance(stage, Layer):
+        return layer_periods(stage, family)
+    if not isinstance(stage, Join | AveragePool | Requantizer):
+        return {}
+    found = {stage.stage.name: output_period(stage.stage, family)}
+    if isinstance(stage, AveragePool):
+        found["window"] = window_period(stage.window, family)
+    if isinstance(stage, Join):
+        # From the memory of a FIFO through all adders to the held sums.
+        adders = (len(stage.types) - 1).bit_length()
+        found["adder"] = _period("adder", [Path(adders=adders, bits=stage.sums.bits, brams=1)], family)
+    return {name: period for name, period in found.items() if period is not None}
 
-    Stages of other kinds have shorter paths than a layer with its multiply-accumulate; nobody has placed them alone.
+
+def promise(stages: Sequence[Stage], family: Family, share: float) -> Promise | None:
+    """What the slowest part of all stages can be clocked at; None in a family without recorded clocks.
+
+    Max-pools, gearboxes, forks and FIFOs have shorter paths than these; nobody has placed them alone.
 
     Parameters
     ----------
     share
         How full the FPGA is, 0 to 1: parts are measured on an empty one, and a full one is slower by `FULL_SLOWDOWN`.
     """
-    found = [(period, layer.name, part) for layer in stages if isinstance(layer, Layer)
-             for part, period in layer_periods(layer, family).items()]
+    found = [(period, stage.name, part) for stage in stages for part, period in stage_periods(stage, family).items()]
     if not found:
         return None
     period, stage, part = max(found, key=lambda entry: entry[0].ns)

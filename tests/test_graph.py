@@ -13,8 +13,10 @@ from networks import random_codes, residual_network
 from sim_cases import amaranth_verdict, case_of
 
 from lutq_hw import cli, flow, modelfile
+from lutq_hw.clock import promise, stage_periods
 from lutq_hw.cost import Cost
 from lutq_hw.errors import PlanError
+from lutq_hw.families import ICE40
 from lutq_hw.gateware.accelerator import Accelerator
 from lutq_hw.joins import Fifo, Fork
 from lutq_hw.network import (
@@ -193,6 +195,16 @@ def test_names_do_not_clash():
     parts = pipeline(network, plan)
     assert len({stream.name for stream in parts.streams}) == len(parts.streams) == 6
     assert len({stage.name for stage in parts.stages}) == len(parts.stages) == 4
+
+
+def test_the_clock_knows_stages_without_weights():
+    network = block()
+    stages = {stage.name: stage for stage in pipeline(network, flow.with_fifos(network, block_plan(network))).stages}
+    assert set(stage_periods(stages["add"])) == {"shift", "adder"}
+    assert set(stage_periods(stages["code"])) == {"shift"} and set(stage_periods(stages["pool"])) == {"scores", "window"}
+    assert not stage_periods(stages["image_fork"])
+    found = promise([stages["add"]], ICE40, 0.0)
+    assert found is not None and found.stage == "add" and "adder" in found.unmeasured
 
 
 class Roomy:
