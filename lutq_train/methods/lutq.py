@@ -54,9 +54,10 @@ class LutqOptions(WeightOptions):
     reseed
         An entry that no weight takes moves to the middle of the widest used gap beside it; else it stays.
     cost
-        Price of the signed digits of an entry, in mean squared weights: the assignment minimises
-        ``(w - c)^2 + cost * mean(w^2) * digits(c)``, so dearer entries are used less (area-constrained, 3.3 of Choi's
-        iteration with adders for bits).
+        Price of a signed digit of an entry, 0 to 1000, in units of ``3 mean(w^2) / K^2``, which is about the mean squared
+        error of a free dictionary of K entries (Panter and Dite): the assignment minimises ``(w - c)^2 + cost * unit *
+        digits(c)``, and so does the rounding of ``free`` entries to integers (area-constrained: Choi's iteration of
+        section 5.4 with adders for bits). 0.1 buys the digits that cost next to nothing, 1 is a fair price, 10 drastic.
 
     Raises
     ------
@@ -83,7 +84,7 @@ class LutqOptions(WeightOptions):
         count = FIXED_ENTRIES.get(self.constraint)
         if count and self.entries != count:
             raise InputError(f"weights.entries must be {count} for a {self.constraint} dictionary, not {self.entries}")
-        for key, low, high in (("entries", 2, 256), ("bits", 2, 16), ("steps", 1, 100), ("cost", 0, 1)):
+        for key, low, high in (("entries", 2, 256), ("bits", 2, 16), ("steps", 1, 100), ("cost", 0, 1000)):
             value = getattr(self, key)
             if not low <= value <= high:
                 raise InputError(f"weights.{key} must be from {low} to {high}, not {value}")
@@ -246,6 +247,9 @@ def kmeans_step(group: Sequence[tuple[LutQuantizer, Tensor]]) -> None:
         centres = _reseeded(centres, counts)
     centres.masked_fill_(torch.stack([quantizer.pinned for quantizer, _ in group]), 0)
     integers, scales = options.project(centres, counts)
+    if options.cost and options.constraint == "free" and not options.values:
+        integers = torch.stack([_cheaper(quantizer, weight, *row) for (quantizer, weight), *row
+                                in zip(group, centres.unbind(), scales.unbind(), strict=True)])
     integers, scales = integers.contiguous(), scales.contiguous()
     agree(integers, scales)
     # In place: DistributedDataParallel and compiled graphs hold on to the tensors themselves.
@@ -269,7 +273,7 @@ def _priced(quantizer: LutQuantizer, weight: Tensor, values: Tensor) -> Tensor:
     Between entries i < j the bound is ``(c_i + c_j)/2 + (p_j - p_i) / (2 (c_j - c_i))``; entry k is best from the
     largest bound to its left to the smallest to its right, and nowhere where those have crossed.
     """
-    price = quantizer.options.cost * weight.square().mean() * signed_digits(quantizer.integers)
+    price = _price(quantizer, weight) * signed_digits(quantizer.integers)
     gap = (values[None, :] - values[:, None]).clamp(min=TINY)
     bound = (values[None, :] + values[:, None]) / 2 + (price[None, :] - price[:, None]) / (2 * gap)
     upper = torch.ones_like(bound, dtype=torch.bool).triu(1)
@@ -278,6 +282,20 @@ def _priced(quantizer: LutQuantizer, weight: Tensor, values: Tensor) -> Tensor:
     # An entry that is best nowhere gets an empty interval at the end of the one before it.
     ends = torch.where(lower_end < upper_end, upper_end, -torch.inf)
     return ends.cummax(0).values[:-1]
+
+
+def _price(quantizer: LutQuantizer, weight: Tensor) -> Tensor:
+    """What a signed digit costs in squared error of one weight."""
+    options = quantizer.options
+    return options.cost * 3 / options.entries**2 * weight.square().mean()
+
+
+def _cheaper(quantizer: LutQuantizer, weight: Tensor, centres: Tensor, scale: Tensor) -> Tensor:
+    """The integers of least ``(centre - integer * scale)^2 + price(integer)``; they ascend as the centres do."""
+    top = (1 << (quantizer.options.bits - 1)) - 1
+    table = torch.arange(-top, top + 1, dtype=centres.dtype, device=centres.device)
+    price = _price(quantizer, weight) * signed_digits(table)
+    return table[((centres[:, None] - table * scale).square_() + price).argmin(1)]
 
 
 def _reseeded(centres: Tensor, counts: Tensor) -> Tensor:

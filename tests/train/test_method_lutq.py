@@ -19,7 +19,7 @@ SPECS = {
     "sum_of_two": LutqOptions("sum_of_two", 6), "sum_of_three": LutqOptions("sum_of_three", 9, zero=True, bits=6),
     "uniform": LutqOptions("uniform", 7), "binary": LutqOptions("binary", 2), "ternary": LutqOptions("ternary", 3),
     "values": LutqOptions(values=(-3, -1, 0, 1, 3)), "steps": LutqOptions("free", 6, steps=3),
-    "reseed": LutqOptions("free", 12, reseed=True), "cost": LutqOptions("free", 8, cost=0.05),
+    "reseed": LutqOptions("free", 12, reseed=True), "cost": LutqOptions("free", 8, cost=2.0),
 }
 
 
@@ -75,14 +75,14 @@ def test_a_step_is_that_of_a_naive_implementation(name):
 
 
 @settings(max_examples=80, deadline=None)
-@given(data=st.data(), cost=st.floats(0, 1), scale=st.floats(2**-8, 1, width=32))
+@given(data=st.data(), cost=st.floats(0, 100), scale=st.floats(2**-8, 1, width=32))
 def test_priced_assignments_are_the_best_of_all_entries(data, cost, scale):
     integers = sorted(data.draw(st.lists(st.integers(-127, 127), min_size=2, max_size=20)))
     w = torch.tensor(data.draw(st.lists(st.floats(-40, 40, width=32), min_size=1, max_size=30)))
     made = quantizer(w, [float(n) for n in integers], scale, cost=cost)
     values = made.dictionary.double()
     kmeans_step([(made, w)])
-    price = cost * w.double().square().mean() * signed_digits(torch.tensor(integers))
+    price = cost * 3 / len(integers) ** 2 * w.double().square().mean() * signed_digits(torch.tensor(integers))
     costs = (w.double()[:, None] - values) ** 2 + price
     taken = costs.gather(1, made.assignments.long()[:, None])[:, 0]
     size = w.double().square() + values.square().max() + price.max() + 1e-30
@@ -90,22 +90,47 @@ def test_priced_assignments_are_the_best_of_all_entries(data, cost, scale):
 
 
 def test_dearer_entries_are_used_less():
-    """The Pareto curve of one knob: fewer adders for more error, from the same weights."""
+    """The Pareto curve of one knob: fewer adders for more error, from the same weights; a little of it costs nothing."""
     w, points = weight(shape=(4000,)), []
-    for cost in (0.0, 0.03, 0.3, 1.0):
+    for cost in (0.0, 0.1, 1.0, 10.0, 100.0):
         made = LutqOptions("free", 16, zero=True, cost=cost).quantizer(w)
         coded = made.coded(w)
         digits = float(signed_digits(coded.values).double().mean())
         points.append((digits, float((made(w) - w).square().mean())))
     digits, errors = zip(*points, strict=True)
     assert digits[0] > 2 and digits[-1] < 0.5
+    assert digits[1] < 0.7 * digits[0] and errors[1] < 1.1 * errors[0]
     assert digits == tuple(sorted(digits, reverse=True)) and errors == tuple(sorted(errors))
+
+
+@pytest.mark.parametrize("entries", [4, 8, 32])
+def test_the_price_means_the_same_for_every_number_of_entries(entries):
+    """At a price of 1 some digits go for an error that stays of the order of the free dictionary's."""
+    w = weight(shape=(4000,))
+    free, priced = (LutqOptions("free", entries, zero=True, cost=cost).quantizer(w) for cost in (0.0, 1.0))
+    digits = [float(signed_digits(made.coded(w).values).double().mean()) for made in (free, priced)]
+    errors = [float((made(w) - w).square().mean()) for made in (free, priced)]
+    assert digits[1] < 0.75 * digits[0] and errors[1] < 2 * errors[0]
+
+
+def test_entries_are_rounded_to_the_integers_of_least_error_and_price():
+    w = weight(shape=(300,))
+    made = LutqOptions("free", 6, bits=6, cost=0.5).quantizer(w)
+    start = made.integers.clone(), made.scale.clone()
+    kmeans_step([(made, w)])
+    taken = made.assignments
+    means = torch.stack([w[taken == k].mean() if (taken == k).any() else (start[0] * start[1])[k] for k in range(6)]).double()
+    price = 0.5 * 3 / 36 * w.double().square().mean()
+    scale = means.abs().max() / 31
+    for mean, integer in zip(means, made.integers.tolist(), strict=True):
+        costs = {n: float((mean - n * scale) ** 2 + price * signed_digits(torch.tensor(n))) for n in range(-31, 32)}
+        assert costs[int(integer)] <= min(costs.values()) + 1e-6
 
 
 def test_the_price_of_one_step_never_buys_more_digits():
     w = weight(shape=(500,))
     start, used = LutqOptions("free", 16, zero=True).quantizer(w), []
-    for cost in (0.0, 0.002, 0.01, 0.05, 0.2, 1.0):
+    for cost in (0.0, 0.2, 1.0, 5.0, 20.0, 100.0):
         made = quantizer(w, start.integers.tolist(), float(start.scale), cost=cost)
         digits = signed_digits(made.integers)  # before the step moves the centres
         kmeans_step([(made, w)])
@@ -243,7 +268,7 @@ def test_numbers_of_levels_choose_a_constraint():
     ({"entries": 300}, "weights.entries must be from 2 to 256, not 300"),
     ({"bits": 1}, "weights.bits must be from 2 to 16, not 1"),
     ({"steps": 0}, "weights.steps must be from 1 to 100, not 0"),
-    ({"cost": -0.5}, "weights.cost must be from 0 to 1, not -0.5"),
+    ({"cost": -0.5}, "weights.cost must be from 0 to 1000, not -0.5"),
     ({"constraint": "binary", "entries": 2, "zero": True},
      "weights.zero must be false for a binary dictionary; ternary is the one with a zero"),
     ({"constraint": "symmetric", "entries": 4, "zero": True},
