@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import inf, nextafter
 from typing import Any, ClassVar, Self
 
 import torch
@@ -119,9 +120,22 @@ class ActivationQuantizer(nn.Module):
         """``levels - 1`` exact numbers, ascending: the code is at least ``lowest + t`` where ``x >= boundaries[t-1]``."""
         raise TypeError(f"{type(self).__name__} must define boundaries")
 
+    def edges(self, x: Tensor) -> Tensor | None:
+        """For ``x`` of float64, an evaluation that is to agree with hardware: the least numbers of each code but the
+        lowest, `boundaries` rounded upwards to float64. Else None."""
+        if x.dtype != torch.float64:
+            return None
+        return torch.tensor([_upwards(bound) for bound in self.boundaries()], dtype=x.dtype, device=x.device)
+
     def values(self) -> list[Fraction]:
         """What each code stands for, ascending, ``levels`` exact numbers."""
         raise TypeError(f"{type(self).__name__} must define values")
+
+
+def _upwards(bound: Fraction) -> float:
+    """The smallest float64 number that is not below ``bound``."""
+    value = float(bound)
+    return value if Fraction(value) >= bound else nextafter(value, inf)
 
 
 @dataclass(frozen=True)

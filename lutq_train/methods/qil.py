@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import inf, nextafter
 from typing import Any, ClassVar
 
 import torch
@@ -148,12 +147,6 @@ def _fitted(x: Tensor, top: int) -> Tensor:
     return units[torch.stack(errors).argmin()] * (top / 2)
 
 
-def _upwards(bound: Fraction) -> float:
-    """The smallest float64 number that is not below ``bound``."""
-    value = float(bound)
-    return value if Fraction(value) >= bound else nextafter(value, inf)
-
-
 class _Learned(nn.Module):
     """Parameters ``centre`` and ``width``; buffer ``size``, the number of levels, which training may reduce."""
 
@@ -266,10 +259,7 @@ class QilActivationQuantizer(_Learned, ActivationQuantizer):
 
     def forward(self, x: Tensor) -> Tensor:
         centre, width = self.interval()
-        edges = None
-        if x.dtype == torch.float64:  # an evaluation that is to agree with hardware
-            edges = torch.tensor([_upwards(bound) for bound in self.boundaries()], dtype=x.dtype, device=x.device)
-        return _Interval.apply(x, centre, width, self.form, edges)  # type: ignore[return-value]
+        return _Interval.apply(x, centre, width, self.form, self.edges(x))  # type: ignore[return-value]
 
     def boundaries(self) -> list[Fraction]:
         centre, width = (Fraction(float(part.detach())) for part in self.interval())

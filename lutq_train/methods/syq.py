@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import inf, nextafter
 from typing import Any, ClassVar
 
 import torch
@@ -201,11 +200,8 @@ class DorefaQuantizer(ActivationQuantizer):
         return self.get_buffer("step")
 
     def forward(self, x: Tensor) -> Tensor:
-        edges = None
-        if x.dtype == torch.float64:  # an evaluation that is to agree with hardware
-            edges = torch.tensor([_upwards(bound) for bound in self.boundaries()], dtype=x.dtype, device=x.device)
         low = -1 if self.signed else 0
-        return _Round.apply(x, edges, low, self.top, self._size)  # type: ignore[return-value]
+        return _Round.apply(x, self.edges(x), low, self.top, self._size)  # type: ignore[return-value]
 
     def boundaries(self) -> list[Fraction]:
         return [Fraction(2 * code + 1, 2 * self.top) for code in range(self.lowest, self.top)]
@@ -216,12 +212,6 @@ class DorefaQuantizer(ActivationQuantizer):
 
 def _float32(value: float) -> float:
     return float(torch.tensor(value, dtype=torch.float32))
-
-
-def _upwards(bound: Fraction) -> float:
-    """The smallest float64 number that is not below ``bound``."""
-    value = float(bound)
-    return value if Fraction(value) >= bound else nextafter(value, inf)
 
 
 @dataclass(frozen=True)
