@@ -15,7 +15,7 @@ from .. import balance, nonzero
 from ..cost import Cost
 from ..costing import LayerParts, nonzero_cost, stage_cost
 from ..errors import PlanError
-from ..geometry import term_order
+from ..geometry import WindowGeometry, term_order, window_of
 from ..joins import summing
 from ..network import (
     ActivationTable,
@@ -33,6 +33,7 @@ from ..network import (
 from ..outputs import OUTPUTS
 from ..pipeline import Layer, Pool, hardware_nodes
 from ..plan import Entry, LayerPlan, PoolPlan, SumPlan
+from ..streams import StreamFormat
 from ..sums import Sums, sums_of
 from ..units import UNITS
 from .budget import RESOURCES
@@ -122,7 +123,7 @@ def layer_candidates(node: WeightNode, x: TensorType, units: Iterable[str]) -> l
             if usable and pe * channels * rows <= MAX_LANES:
                 plan = LayerPlan(node=node.name, unit=usable[0], pe=pe, channels=channels, rows=rows, spread=spread,
                                  output=outputs[0])
-                found += _array_candidates(Layer(node.name, node, x, plan), parts, usable, outputs)
+                found += _array_candidates(plan, parts, usable, outputs)
     return pareto_by_ports(found)
 
 
@@ -143,14 +144,15 @@ class _Option:
     cost: Cost
 
 
-def _array_candidates(layer: Layer, parts: LayerParts, units: Sequence[str], outputs: Sequence[str]) -> list[Candidate]:
+def _array_candidates(plan: LayerPlan, parts: LayerParts, units: Sequence[str], outputs: Sequence[str]) -> list[Candidate]:
     """Candidates of one array size: units, memories, output stages.
 
     Prices of the parts add up, so what is beaten within its part need not be combined with the others.
     """
-    plan, window = layer.plan, layer.window
+    window = window_of(parts.node, parts.x, channels=plan.channels, rows=plan.rows, pe=plan.pe, spread=plan.spread)
     fold, groups = window.fold, window.reads // window.fold
-    macs = _best(option for unit in units for option in _mac_options(unit, layer, parts))
+    words = StreamFormat(parts.x, plan.input_lanes).words
+    macs = _best(option for unit in units for option in _mac_options(unit, plan, window, parts))
     # Lanes of the output are a port: the best for each number of them.
     by_lanes: dict[object, list[_Option]] = {}
     for output in outputs:
@@ -160,7 +162,7 @@ def _array_candidates(layer: Layer, parts: LayerParts, units: Sequence[str], out
     found = []
     for mac in macs:
         for stage in stages:
-            cycles = max(groups * max(mac.interval, stage.interval), layer.input.words)
+            cycles = max(groups * max(mac.interval, stage.interval), words)
             choice = replace(plan, **mac.changes, **stage.changes)  # pyright: ignore[reportArgumentType]
             found.append(Candidate(choice, cycles, mac.cost + stage.cost))
     return pareto_by_ports(found)
@@ -190,14 +192,13 @@ def nonzero_candidates(network: Network, node: WeightNode, units: Iterable[str])
                         cycles = layer.nonzero.cycles(parts.interval(output, pe, choice.output_lanes))
                         cost = mac + option.cost + nonzero_cost(layer.nonzero, x.bits, memory)
                         found.append(Candidate(choice, max(cycles, layer.input.words), cost))
-    return pareto(found)
+    return pareto_by_ports(found)
 
 
-def _mac_options(name: str, layer: Layer, parts: LayerParts) -> Iterator[_Option]:
+def _mac_options(name: str, plan: LayerPlan, window: WindowGeometry, parts: LayerParts) -> Iterator[_Option]:
     """One unit with what depends on it: window reader (whose gap the unit decides) and index ROM, by its memories."""
-    plan = layer.plan
     mac = parts.mac(name, *plan.array)
-    window = replace(layer.window, gap=mac.gap)
+    window = replace(window, gap=mac.gap)
     cost = parts.window(window) + parts.unit(name, *plan.array)
     shallow = window.groups * window.repeat * window.fold + window.gap <= MAX_TABLE
     for memory in ("bram", "luts") if shallow else ("bram",):
@@ -282,7 +283,7 @@ def node_candidates(network: Network, node: Node, units: Sequence[str] | None = 
             reasons = "; ".join(f"{name}: {stage.reject(sums)}" for name, stage in OUTPUTS.items())
             raise PlanError(f"layer {node.name}: no output stage can finish it ({reasons})")
         dense = layer_candidates(node, network.input_type(node), usable)
-        found = pareto([*dense, *nonzero_candidates(network, node, usable)])
+        found = pareto_by_ports([*dense, *nonzero_candidates(network, node, usable)])
         if not found:
             order = term_order(node, channels=1, rows=1)
             reasons = "; ".join(f"{name}: {UNITS[name].reject_order(node.weights, order)}" for name in usable)

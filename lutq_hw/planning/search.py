@@ -37,8 +37,8 @@ FULL_SLOWDOWN = 0.25
 MAX_LEVELS = 300
 """Pairs of limits that are looked at before the search ends with what it has."""
 
-MAX_NODES, MAX_PLANS = 20_000, 2_000
-"""Steps, and whole plans times layers, of all looks at plans in order."""
+MAX_NODES, MAX_PLANS = 200_000, 2_000
+"""Steps, and whole plans, of all looks at plans in order, times layers: both take longer for more of them."""
 
 REPAIRS = 4
 """Times that a plan is made again with less room, because what stands between its layers did not fit."""
@@ -94,7 +94,7 @@ class Search:
         self.periods = sorted({c.period_ns for layer in layers for c in layer if c.period_ns >= tightest})
         """Clock periods that a plan can have, ascending; 0 stands for ``period_ns``."""
         self._levels: dict[tuple[float, float], Level] = {}
-        self._nodes_left, self._plans_left = MAX_NODES, 1 + MAX_PLANS // len(layers)
+        self._nodes_left, self._plans_left = (1 + most // len(layers) for most in (MAX_NODES, MAX_PLANS))
 
     # --- what a plan is worth ----------------------------------------------------------------------------------------
 
