@@ -202,11 +202,6 @@ def hardware_nodes(network: Network, plan: Plan | None = None) -> tuple[Node, ..
     """The nodes of ``network`` as hardware has them: an activation table is the bank of thresholds equal to it.
 
     It stays a table where ``plan`` names an output stage for tables, and where it is not monotone.
-
-    Raises
-    ------
-    PlanError
-        If a node has no hardware; the sentence names it.
     """
     outputs = {entry.node: getattr(entry, "output", "") for entry in plan.layers} if plan else {}
     return tuple(hardware_node(network, node, outputs.get(node.name, "")) for node in network.nodes)
@@ -455,8 +450,7 @@ def pipeline(network: Network, plan: Plan) -> Pipeline:
     Raises
     ------
     PlanError
-        If the plan was made for another model, a node has no hardware or an entry cannot be built; the sentence names
-        the layer.
+        If the plan was made for another model or an entry cannot be built; the sentence names the layer.
     """
     if plan.digest != network.digest:
         raise PlanError(f"plan must be for model {network.digest[:16]}, not {plan.digest[:16]}; make the plan again")

@@ -12,6 +12,9 @@ from .errors import PlanError
 
 VERSION = 1
 
+MAX_DEPTH = 1 << 20
+"""Most words of a FIFO in a file: keeps a slip of the pen from asking for absurd amounts of memory."""
+
 TERMS = ("all", "nonzero")
 
 
@@ -208,6 +211,8 @@ def _fields(kind: type[Any], place: str, entry: Any) -> Any:
             raise PlanError(f"{where}: {key} must be a string, not {value!r}")
         if (key == "memory" or key.endswith("_memory")) and value not in ("bram", "luts"):
             raise PlanError(f"{where}: {key} must be bram or luts, not {value!r}")
+        if key == "depth" and value > MAX_DEPTH:
+            raise PlanError(f"{where}: {key} must be at most {MAX_DEPTH}, not {value}")
         if key == "terms" and value not in TERMS:
             raise PlanError(f"{where}: {key} must be {' or '.join(TERMS)}, not {value!r}")
     missing = [f.name for f in known.values() if f.default is f.default_factory and f.name not in entry]

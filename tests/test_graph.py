@@ -149,6 +149,7 @@ def test_plans_are_kept_as_json():
     ({"fifos": [{"node": "add", "depth": 3}]}, "layer add: field input must be given"),
     ({"fifos": [{"node": "add", "input": -1, "depth": 3}]}, "layer add: input must be an integer from 0, not -1"),
     ({"fifos": [{"node": "add", "input": 0, "depth": 0}]}, "layer add: depth must be a positive integer, not 0"),
+    ({"fifos": [{"node": "add", "input": 0, "depth": 1 << 21}]}, "layer add: depth must be at most 1048576, not 2097152"),
     ({"fifos": [{"node": "add", "input": 0, "depth": 1, "memory": "disk"}]},
      "layer add: memory must be bram or luts, not 'disk'"),
     ({"fifos": [{"node": "add", "input": 2, "depth": 1}]},

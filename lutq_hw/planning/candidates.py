@@ -298,7 +298,7 @@ def candidates(network: Network, units: Sequence[str] | None = None) -> list[lis
     Raises
     ------
     PlanError
-        If a node has no hardware, or no unit can run a layer; the sentence names every unit with its reason.
+        If no unit or no output stage can do a layer; the sentence names every one with its reason.
     """
     unknown = [name for name in units or () if name not in UNITS]
     if unknown:
