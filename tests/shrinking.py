@@ -13,7 +13,21 @@ from random_cases import Drawn
 from lutq_hw import golden
 from lutq_hw.errors import LutqError
 from lutq_hw.flow import with_fifos
-from lutq_hw.network import Codebook, Conv2d, Dense, Flatten, Input, Network, Node, Output, Thresholds
+from lutq_hw.network import (
+    Add,
+    AvgPool2d,
+    Codebook,
+    Conv2d,
+    Dense,
+    Flatten,
+    Input,
+    MaxPool2d,
+    Network,
+    Node,
+    Output,
+    Requantize,
+    Thresholds,
+)
 from lutq_hw.pipeline import pipeline
 from lutq_hw.plan import LayerPlan, Plan
 from lutq_hw.sim.stalls import Stalls
@@ -75,6 +89,10 @@ def candidates(drawn: Drawn) -> Iterator[Callable[[], Drawn]]:
             yield lambda node=node: until(drawn, node)
     for node in reversed(nodes[1:-2]):
         yield lambda node=node: beginning_at(drawn, node)
+    for node in nodes[1:-1]:
+        for source in dict.fromkeys(node.inputs if isinstance(node, Add | AvgPool2d | MaxPool2d | Requantize) else ()):
+            if drawn.network.types[source].shape == drawn.network.types[node.name].shape:
+                yield lambda node=node, source=source: without(drawn, node, source)
     if drawn.stalls.idle or drawn.stalls.stall:
         yield lambda: replace(drawn, stalls=Stalls())
     for number, layer in enumerate(drawn.plan.layers):
@@ -118,6 +136,21 @@ def until(drawn: Drawn, last: Node) -> Drawn:
         end = "shrunk_flat"
         nodes.append(Flatten(end, last.name))
     return rebuilt(drawn, [*nodes, Output("shrunk_out", end)], drawn.codes)
+
+
+def without(drawn: Drawn, node: Node, source: str) -> Drawn:
+    """The network with the result of ``source`` in place of that of ``node``."""
+    nodes: list[Node] = []
+    for other in drawn.network.nodes:
+        names = tuple(source if name == node.name else name for name in other.inputs)
+        if names != other.inputs:
+            other = replace(other, inputs=names) if isinstance(other, Add) else replace(other, input=names[0])
+        nodes.append(other)
+    needed = {drawn.network.output.name}
+    for other in reversed(nodes):
+        if other.name in needed:
+            needed |= set(other.inputs)
+    return rebuilt(drawn, [other for other in nodes if other.name in needed], drawn.codes)
 
 
 def beginning_at(drawn: Drawn, first: Node) -> Drawn:

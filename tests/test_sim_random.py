@@ -14,7 +14,7 @@ from shrinking import described, kind, shrink
 from sim_cases import random_case
 
 from lutq_hw import golden
-from lutq_hw.network import Network
+from lutq_hw.network import Add, Network
 from lutq_hw.network.tensor import Ints
 from lutq_hw.plan import LayerPlan, SumPlan
 from lutq_hw.sim.runner import Bench
@@ -54,6 +54,18 @@ def test_a_failing_seed_is_made_small():
     assert outputs(small) == ["shift"] and layer.pe == layer.simd == 1
     assert len(small.network.nodes) <= 4 and len(small.codes) == 1 and small.stalls.stall == 0
     assert "output='shift'" in described(small)
+    assert small.differences() == []
+
+
+def test_a_residual_network_is_made_small():
+    """Adds, pools and requantise nodes go where the failing layer does not need them."""
+    def fails(case: Drawn) -> bool:
+        return any(layer.output_memory == "bram" for layer in case.plan.layers if isinstance(layer, LayerPlan))
+
+    drawn = first(lambda case: fails(case) and any(isinstance(node, Add) for node in case.network.nodes))
+    small = shrink(drawn, fails)
+    assert not any(isinstance(layer, SumPlan) for layer in small.plan.layers)
+    assert len([layer for layer in small.plan.layers if isinstance(layer, LayerPlan)]) == 1
     assert small.differences() == []
 
 
