@@ -101,10 +101,11 @@ def exact_range(unit: MacUnit) -> TermRange:
     return TermRange(int(unit.products.min() >> zeros), int(unit.products.max() >> zeros), zeros)
 
 
-def complemented_range(unit: MacUnit) -> TermRange:
-    """Range of ``|d| * x``, complemented for a negative value d, of a unit with a dictionary."""
-    values = unit.codebook.dictionary[0]
+def complemented_range(unit: MacUnit, factor: int = 1) -> TermRange:
+    """Range of ``|d| * x``, complemented for a negative value d of a unit's dictionary, which is divided by ``factor``."""
+    values = unit.codebook.dictionary[0] // factor
     zeros = _zeros(values.tolist())
     negative = values < 0
     terms = unit.levels[:, None] * (abs(values) >> zeros)[None, :] ^ -negative.astype(int)[None, :]
-    return TermRange(int(terms.min()), int((unit.products >> zeros).max()), zeros, carries=bool(negative.any()))
+    highest = int((unit.products // factor >> zeros).max())
+    return TermRange(int(terms.min()), highest, zeros, carries=bool(negative.any()))

@@ -1,0 +1,308 @@
+"""Few signed digits: sums of up to four powers of two, a common factor last, controls straight from the index."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import wiring
+
+from ..cost import Cost
+from ..gateware.accumulate import TermRange
+from ..gateware.digits import signed_digits
+from ..gateware.lane_cost import row_bits, row_cost
+from ..gateware.lanes import TABLE_BITS, by_address, complemented_range, fill, lookup, multiple, select
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, kept_view, once_per_codebook
+from ..logic_estimate import Logic
+from ..mac import MacUnit
+from ..network import Codebook
+from .shift_add import odd_and_shift, shift_stages, stage_uses
+
+MAX_DIGITS = 4
+"""Signed digits of a value, without what all values have in common."""
+
+MAX_ODDS = 8
+"""Odd multiples in a row; with more of them every product may as well be formed (shared-products)."""
+
+Bit = frozenset[object]
+"""A bit as the inputs that it is a function of."""
+
+NONE: Bit = frozenset()
+"""The bit 0."""
+
+
+class SignedDigits(MacUnit):
+    """As shift-add, in fewer luts and with one register less: what a lane does is read off the bits of its index.
+
+    A value is ``factor * sign * odd * 2**shift``. The odd multiples (1; 3, 5, 11, ...) are sums of shifted copies of an
+    activation, formed once for all outputs; a lane selects one, shifts it and complements it. The dictionary's order is
+    chosen so that sign and shift are bits of the index as far as they go, and needs neither luts nor registers to be
+    decoded. The odd part of what all values have in common is multiplied into the finished sums.
+    """
+
+    name = "signed-digits"
+    needs = "a dictionary whose values are sums of at most four signed powers of two"
+    spreads = True
+
+    @classmethod
+    def reject(cls, codebook: Codebook, x_bits: int, x_signed: bool) -> str | None:
+        if codebook.table is not None:
+            return "signed-digits needs a dictionary, not a product table"
+        values = codebook.dictionary[0].tolist()
+        factor = common_factor(values)
+        for value in values:
+            if len(signed_digits(value // factor)) > MAX_DIGITS:
+                return f"signed-digits needs dictionary values of at most {MAX_DIGITS} signed digits, not {value}"
+        odds = {odd_and_shift(value // factor)[0] for value in values} - {0}
+        if len(odds) > MAX_ODDS:
+            return f"signed-digits needs at most {MAX_ODDS} different odd multiples, not {len(odds)}"
+        if not odds:
+            return "signed-digits needs a dictionary value other than 0"
+        return None
+
+    @classmethod
+    def view(cls, weights: Codebook) -> Codebook:
+        return by_shift(weights)
+
+    @cached_property
+    def factor(self) -> int:
+        """What the finished sums are multiplied by."""
+        return common_factor(self.codebook.dictionary[0].tolist())
+
+    @cached_property
+    def values(self) -> list[int]:
+        """Dictionary without the factor."""
+        return [value // self.factor for value in self.codebook.dictionary[0].tolist()]
+
+    @property
+    def row_register(self) -> bool:
+        """Whether a row needs adders, and so a register."""
+        return self.x_bits > TABLE_BITS and any(odd > 1 for odd in self.odds)
+
+    @property
+    def latency(self) -> int:
+        return array_latency(self.simd, row_register=self.row_register, factor=self.factor)
+
+    @cached_property
+    def term(self) -> TermRange:
+        """Range of a complemented product without the zeros that all products end in."""
+        return complemented_range(self, self.factor)
+
+    @cached_property
+    def odds(self) -> list[int]:
+        """The odd multiples in the row of an activation."""
+        return sorted({odd for odd, _ in map(odd_and_shift, self.values) if odd})
+
+    @cached_property
+    def stages(self) -> tuple[int, ...]:
+        """What the stages of the shifter shift by."""
+        parts = map(odd_and_shift, self.values)
+        return shift_stages(frozenset(shift - self.term.zeros for odd, shift in parts if odd))
+
+    @cached_property
+    def controls(self) -> dict[str, list[int]]:
+        """Control bits of a lane for every index: ``odd`` number in the row, ``nonzero``, ``shift`` stages, ``sign``.
+
+        Bits that are the same for every index are left out.
+        """
+        parts = [odd_and_shift(value) for value in self.values]
+        nothing = [value == 0 for value in self.values]
+        which = [self.odds.index(odd) if odd else 0 for odd, _ in parts]
+        bits = {f"odd{bit}": [number >> bit & 1 for number in which] for bit in range((len(self.odds) - 1).bit_length())}
+        bits["nonzero"] = [int(value != 0) for value in self.values]
+        uses = stage_uses(self.stages, [shift - self.term.zeros if odd else 0 for odd, shift in parts])
+        bits |= {f"shift{stage}": [use[stage] for use in uses] for stage in range(len(self.stages))}
+        bits["sign"] = [int(value < 0) for value in self.values]
+        # A closed gate may be shifted and complemented as well: -0 is 0.
+        bits = {name: column if name == "nonzero" or (name == "sign" and not self.term.carries)
+                else by_index_bit(column, nothing) for name, column in bits.items()}
+        return {name: column for name, column in bits.items() if len(set(column)) > 1}
+
+    @once_per_codebook
+    def lane_luts(self) -> float:
+        """Luts of a lane: its controls where they are no bits of the index, gate, shifts, complement.
+
+        The smallest of three ways to see it: stage after stage, every bit from the raw index, or a table.
+        """
+        logic = Logic(self.family.lut_inputs)
+        index = [logic.input(("index", bit)) for bit in range(self.index_bits)]
+        bits = {name: logic.tree(fill(column, self.index_bits), index) for name, column in self.controls.items()}
+        width = self.term.bits
+        place = [bit for name, bit in bits.items() if name.startswith("odd")]
+        rows = [row_bits(logic, self.levels * odd, width) for odd in self.odds]
+        columns = zip(*(rows[n] for n in fill(range(len(rows)), len(place))), strict=True)
+        value = [logic.table(column, place) for column in columns]
+        if "nonzero" in bits:
+            value = [logic.mux(bits["nonzero"], bit, 0) for bit in value]
+        for name, control in bits.items():
+            if name.startswith("shift"):
+                moved = [0] * self.stages[int(name.removeprefix("shift"))] + value
+                value = [logic.mux(control, high, low) for high, low in zip(moved, value, strict=False)]
+        value = [logic.xor(bits.get("sign", 0), bit) for bit in value]
+        return min(self._staged_luts(), logic.luts(value), self._table_luts())
+
+    def _table_luts(self) -> float:
+        """Luts of a lane where index and activation have at most one bit more than a lut has inputs: two for each bit."""
+        inputs = self.x_bits + self.index_bits
+        if inputs > self.family.lut_inputs + 1:
+            return math.inf
+        negative = np.array([value < 0 for value in self.values])
+        terms = self.levels[:, None] * (abs(np.array(self.values)) >> self.term.zeros) ^ -negative.astype(int)
+        words = np.array(by_address(self, terms))
+        luts = 0
+        for function in {tuple(words >> bit & 1) for bit in range(self.term.bits)}:
+            cube = np.reshape(function, [2] * inputs)
+            support = sum(bool((np.take(cube, 0, axis) != np.take(cube, 1, axis)).any()) for axis in range(inputs))
+            luts += (support > 1) + (support > self.family.lut_inputs)
+        return luts
+
+    def _staged_luts(self) -> int:
+        """Luts of a lane, stage after stage."""
+        codes = range(1 << self.index_bits)
+        raw = {tuple(code >> bit & 1 ^ flip for code in codes): bit for bit in range(self.index_bits) for flip in (0, 1)}
+        columns = {name: tuple(fill(column, self.index_bits)) for name, column in self.controls.items()}
+        stages = Stages(self.family.lut_inputs)
+        # Two bits of the index are as good as what is found from them.
+        whole = frozenset(("index", bit) for bit in range(self.index_bits)) if self.index_bits <= 2 else NONE
+        bits = {name: frozenset([("index", raw[column])]) if column in raw else whole or frozenset([name])
+                for name, column in columns.items()}
+        width = self.term.bits
+        logic = Logic()
+        rows = [[frozenset([bit]) if bit > 1 else NONE for bit in row_bits(logic, self.levels * odd, width)]
+                for odd in self.odds]
+        place = [bit for name, bit in bits.items() if name.startswith("odd")]
+        rows = [rows[n] for n in fill(range(len(rows)), len(place))]
+        for control in place:
+            rows = [stages.mux(control, high, low) for low, high in zip(rows[::2], rows[1::2], strict=True)]
+        value = rows[0]
+        if "nonzero" in bits:
+            value = stages.mux(bits["nonzero"], value, [NONE] * width)
+        for name, control in bits.items():
+            if name.startswith("shift"):
+                moved = [NONE] * self.stages[int(name.removeprefix("shift"))] + value
+                value = stages.mux(control, moved[:width], value)
+        if "sign" in bits:
+            value = stages.join(bits["sign"], value)
+        decode = Logic(self.family.lut_inputs)
+        index = [decode.input(bit) for bit in range(self.index_bits)]
+        found = [decode.tree(column, index) for column in columns.values() if column not in raw and not whole]
+        return stages.luts(value) + decode.luts(found)
+
+    @once_per_codebook
+    def row_cost(self) -> Cost:
+        """Cells of one activation's odd multiples."""
+        columns = [self.levels * odd for odd in self.odds]
+        return row_cost(self, columns, self.odds, self.term.bits, registered=self.row_register)
+
+    def cost(self) -> Cost:
+        lane = Cost(luts=self.lane_luts(), ffs=self.index_bits * self.row_register + self.term.carries)
+        return array_cost(self, self.term, row=self.row_cost(), lane=lane, factor=self.factor)
+
+    def create(self) -> wiring.Component:
+        return SignedDigitsArray(self)
+
+
+class Stages:
+    """Luts of a chain of two-way multiplexers over words, a stage after the other.
+
+    A stage goes into the luts of the one before where the inputs suffice; `Logic` would rather see through to all inputs.
+    """
+
+    def __init__(self, lut_inputs: int):
+        self.lut_inputs = lut_inputs
+        self.known: dict[Bit, Bit] = {}
+
+    def join(self, control: Bit, *words: Sequence[Bit]) -> list[Bit]:
+        """Bit by bit a function of ``control`` and of the words."""
+        for bits in zip(*words, strict=True):
+            if len(control.union(*bits)) > self.lut_inputs:
+                for bit in bits:
+                    if len(bit) > 1:
+                        self.known.setdefault(bit, frozenset([("lut", len(self.known))]))
+        # What is a lut for one reader is one for all.
+        return [control.union(*(self.known.get(bit, bit) for bit in bits)) for bits in zip(*words, strict=True)]
+
+    def mux(self, control: Bit, high: Sequence[Bit], low: Sequence[Bit]) -> list[Bit]:
+        """A word or another."""
+        joined = self.join(control, high, low)
+        return [a if a == b else both for a, b, both in zip(high, low, joined, strict=True)]
+
+    def luts(self, outputs: Sequence[Bit]) -> int:
+        """Luts of everything that was cut off on the way, and of the outputs."""
+        return len(self.known) + len({bit for bit in outputs if len(bit) > 1} - self.known.keys())
+
+
+def common_factor(values: Sequence[int]) -> int:
+    """Odd part of the greatest common divisor; 1 of zeros."""
+    divisor = math.gcd(*values) or 1
+    return divisor // (divisor & -divisor)
+
+
+def by_index_bit(column: list[int], free: list[bool]) -> list[int]:
+    """``column`` with those that are ``free`` chosen so that it is a bit of the index, if it can be."""
+    if not all(free):
+        for bit in range((len(column) - 1).bit_length()):
+            for flip in (0, 1):
+                wanted = [(n >> bit & 1) ^ flip for n in range(len(column))]
+                if all(anything or a == b for a, b, anything in zip(column, wanted, free, strict=True)):
+                    return wanted
+    return column
+
+
+@kept_view
+def by_shift(weights: Codebook) -> Codebook:
+    """``weights.flat`` with the sign in the highest bit of the index and the shift in the lowest, as far as they go.
+
+    Where a bit of the index is a control of the lane, no lut has to find it. Numbers that are left name an entry again.
+    """
+    flat = weights.flat
+    if flat.table is not None or flat.entries < 2:
+        return flat
+    values = flat.dictionary[0].tolist()
+    factor = common_factor(values)
+    parts = [odd_and_shift(value // factor) for value in values]
+    zeros = min((shift for odd, shift in parts if odd), default=0)
+    stages = shift_stages(frozenset(shift - zeros for odd, shift in parts if odd))
+    odds = sorted({odd for odd, _ in parts if odd})
+    half = 1 << flat.index_bits - 1
+    places: list[int | None] = [None] * 2 * half
+    # Zero goes last, to what is left: its controls are those of a shift with the gate closed.
+    for entry in sorted(range(len(values)), key=lambda entry: (values[entry] == 0, abs(values[entry]))):
+        odd, shift = parts[entry]
+        (use,) = stage_uses(stages, [shift - zeros if odd else 0])
+        wanted = sum(bit << n for n, bit in enumerate(use)) + ((odds.index(odd) if odd else 0) << len(stages))
+        begin = half if values[entry] < 0 else 0
+        free = [begin + wanted % half, *range(begin, begin + half), *range(2 * half)]
+        places[next(place for place in free if places[place] is None)] = entry
+    return flat.reordered([entry if entry is not None else places[place ^ half] or 0 for place, entry in enumerate(places)])
+
+
+class SignedDigitsArray(MacArray):
+    """The array of `SignedDigits`."""
+
+    def __init__(self, unit: SignedDigits):
+        super().__init__(unit, unit.term, row_register=unit.row_register, factor=unit.factor)
+        self.digits = unit
+
+    def row(self, m: Module, t: int, x: Value) -> Sequence[Value]:
+        return [x if odd == 1 else multiple(x, odd) for odd in self.digits.odds]
+
+    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
+        unit = self.digits
+        bits = {key: lookup(controls, column, unsigned(1)) for key, column in unit.controls.items()}
+        place = Cat(bit for key, bit in bits.items() if key.startswith("odd"))
+        value = select(place, row, range(len(row)))
+        if "nonzero" in bits:
+            value = Mux(bits["nonzero"], value, 0)
+        for key, bit in bits.items():
+            if key.startswith("shift"):
+                value = Mux(bit, value << unit.stages[int(key.removeprefix("shift"))], value)
+        wide = Signal(signed(unit.term.bits), name=name)
+        m.d.comb += wide.eq(value)
+        if not self.term.carries:
+            return Term(wide)
+        sign = bits.get("sign", Const(1, 1))
+        return Term((wide ^ sign.replicate(len(wide))).as_signed(), sign)
