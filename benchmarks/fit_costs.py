@@ -79,15 +79,26 @@ def describe(file: str, p: Point, family: Family) -> tuple[str, Features]:
     return "argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"])
 
 
-def fit(rows: Sequence[tuple[Features, Point]], resource: str, floor: float) -> dict[str, float]:
-    """Coefficients of one resource; the error of a part below ``floor`` cells counts as if it had that many."""
+PRIOR = 1.0
+"""How many points' worth coefficients of another family are held to those of iCE40: few points do not tell many features
+apart."""
+
+
+def fit(rows: Sequence[tuple[Features, Point]], resource: str, floor: float,
+        prior: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Coefficients of one resource, near ``prior``; a part below ``floor`` cells counts as if it had that many."""
     names = list(rows[0][0])
     matrix = np.array([[f[name] for name in names] for f, _ in rows], float)
     if not any(point[resource] for _, point in rows):
         return {}
     wanted = np.array([max(1.0, point[resource]) for _, point in rows])
     weight = np.maximum(floor, wanted)
-    found, _ = nnls(matrix / weight[:, None], wanted / weight)
+    matrix, wanted = matrix / weight[:, None], wanted / weight
+    if prior is not None:
+        share = np.sqrt(PRIOR) * matrix.mean(axis=0)  # what one coefficient more or less means for a usual point
+        matrix = np.vstack([matrix, np.diag(share)])
+        wanted = np.concatenate([wanted, share * [prior.get(name, 0.0) for name in names]])
+    found, _ = nnls(matrix, wanted)
     return {n: round(float(c), 3) for n, c in zip(names, found, strict=True) if c > 5e-4}
 
 
@@ -99,18 +110,21 @@ def errors(rows: Sequence[tuple[Features, Point]], coefficients: Mapping[str, fl
 
 def main() -> None:
     """Fit and write."""
-    for family in FAMILIES.values():
+    first: dict[str, dict[str, dict[str, float]]] = {}
+    for family in sorted(FAMILIES.values(), key=lambda family: family is not ICE40):
         result: dict[str, dict[str, dict[str, float]]] = {}
         floor = 1.0 if family is ICE40 else SMALL
         for part, rows in samples(family).items():
             if len(rows) < ENOUGH:
                 continue
             fitted, checked = (rows, rows) if family is ICE40 else (rows[::2], rows[1::2])
-            result[part] = {resource: fit(fitted, resource, floor) for resource in ("luts", "ffs")}
+            result[part] = {resource: fit(fitted, resource, floor, first.get(part, {}).get(resource))
+                            for resource in ("luts", "ffs")}
             for resource, found in result[part].items():
                 error = errors(checked, found, resource, floor)
                 print(f"{family.name:8} {part:18} {resource:5} {len(rows):3} points, error rms "
                       f"{100 * np.sqrt((error**2).mean()):4.1f} %, worst {100 * np.abs(error).max():4.1f} %")
+        first = first or result
         if result:
             (folder_of(POINTS, family) / "coefficients.json").write_text(json.dumps(result, indent=1) + "\n")
 

