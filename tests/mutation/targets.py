@@ -91,6 +91,11 @@ class UnitTimer:
             self.next += taken
 
 
+def word_bits(unit: MacUnit, x: np.ndarray, index: np.ndarray, *, last: bool) -> int:
+    """A word of ``unit.input_layout`` as bits."""
+    return unit.input_layout.const({"x": x.tolist(), "index": index.reshape(-1).tolist(), "last": last}).as_bits()
+
+
 class StageTimer:
     """The rule of `OutputStage`, as in `timing.LayerTimer`."""
 
@@ -147,7 +152,7 @@ def unit_run(unit: MacUnit, seed: int, folds: Sequence[int]) -> Run:
     rng = np.random.default_rng(seed)
     words, lasts, results = [], [], []
     for number, fold in enumerate(folds):
-        x = rng.choice(unit.levels, (fold, unit.simd))
+        x = rng.choice(unit.levels, (fold, unit.spread * unit.simd))
         index = rng.integers(0, unit.codebook.entries, (fold, unit.pe, unit.simd))
         if number % 3 == 1:
             x[:] = unit.levels[-(number & 1)]
@@ -156,8 +161,7 @@ def unit_run(unit: MacUnit, seed: int, folds: Sequence[int]) -> Run:
         results.append(packed(unit.reference(x, index), unit.acc_bits))
         for t in range(fold):
             lasts.append(t == fold - 1)
-            words.append(unit.input_layout.const({"x": x[t].tolist(), "index": index[t].reshape(-1).tolist(),
-                                                  "last": lasts[-1]}).as_bits())
+            words.append(word_bits(unit, x[t], index[t], last=lasts[-1]))
 
     def legal(payload: Value) -> Value:
         word = unit.input_layout(payload)
@@ -174,17 +178,20 @@ def unit_checks(name: str) -> list[Check]:
     rng = random.Random(name)
     shapes = [(1, 1), (2, 3), (1, 2), (2, 1), (1, 5), (2, 4), (3, 2), (1, 7)]
     kinds: list[tuple[Any, int, bool]] = [(codebook(values), bits, signed) for values in DICTIONARIES.values()
-                                          for bits, signed in ((3, False), (4, True), (5, True))]
+                                          for bits, signed in ((1, False), (2, True), (3, False), (4, True), (5, True))]
     kinds += [(random_table(rng, bits), bits, signed) for bits, signed in ((2, False), (3, True), (5, False))]
     kinds = [kind for kind in kinds if accepts(name, *kind)]
+    kinds.sort(key=lambda kind: kind[1], reverse=True)  # wide ones first, but some of every width
+    kinds = [kinds[n * len(kinds) // 12] for n in range(12)] if len(kinds) > 12 else kinds
     rng.shuffle(kinds)
     # A block RAM, and several of them: tables only, since nothing else grows with the address.
     big = [(random_table(rng, 8, entries), 8, False) for entries in (3, 12)] if name == "product-table" else []
     checks: list[Check] = []
-    for number, (book, x_bits, x_signed) in enumerate(kinds[:12] + big):
+    for number, (book, x_bits, x_signed) in enumerate(kinds + big):
         pe, simd = shapes[number % len(shapes)] if len(book.assignments[0]) < 10 else (1, 2)
         acc_bits = (16, 12, 20, 5)[number % 4]
-        unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits)
+        spread = pe if UNITS[name].spreads and number % 3 == 2 else 1
+        unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits, spread=spread)
         checks.append(unit_run(unit, number, (2, 1, 1, 3, 1, 4, 1, 1, 2, 1, 5, 1, 2)))
     return checks
 
@@ -284,12 +291,14 @@ def networks(count: int = 24, seeds: int = 150) -> tuple[NetworkCheck, ...]:
 def parts() -> dict[str, ModuleType]:
     """Modules of the gateware that describe components of an accelerator, by name of their file."""
     found: dict[str, ModuleType] = {}
-    pending = [sys.modules[Accelerator.__module__]]
+    users = [Accelerator, *UNITS.values(), *OUTPUTS.values()]
+    pending = [sys.modules[user.__module__] for user in users]
     while pending:
         module = pending.pop()
         name = module.__name__.rpartition(".")[2]
-        if name not in found:
-            found[name] = module
+        if found.get(name) is not module:
+            if ".gateware." in module.__name__:
+                found[name] = module
             origins = {getattr(value, "__module__", "") or "" for value in vars(module).values()}
             pending += [sys.modules[origin] for origin in origins if ".gateware." in origin]
     pieces = {name: module for name, module in found.items() if any(
