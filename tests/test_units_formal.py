@@ -102,8 +102,8 @@ def dictionary(*values: int) -> Codebook:
 CASES = {
     "signs": (dictionary(-4, -1, 0, 2), 2, False, 1, 2),
     "odd": (dictionary(-3, 0, 5), 2, True, 2, 1),
-    "two": (dictionary(-3, 3), 2, True, 2, 2),
-    "bits": (dictionary(-1, 1), 1, False, 1, 3),
+    "two": (dictionary(-1, 1), 2, False, 2, 2),
+    "bits": (dictionary(-3, 3), 1, False, 1, 3),
     "slices": (dictionary(-3, 0, 5), 3, True, 1, 2),
     "spread": (dictionary(-1, 0, 1), 1, True, 2, 2),
     "table": (Codebook(assignments=[[0, 1, 2]], table=[[0, 3, -4], [1, 1, 7], [-5, 0, 2], [2, -8, 6]]), 2, False, 2, 1),
