@@ -25,7 +25,7 @@ from recording import Point, folder_of, parameters, read, record
 from lutq_hw.families import FAMILIES, ICE40
 from lutq_hw.family import Family
 from lutq_hw.mac import MacUnit
-from lutq_hw.network import Codebook
+from lutq_hw.network import Codebook, TensorType
 from lutq_hw.network.tensor import signed_bits
 from lutq_hw.units import UNITS
 
@@ -80,7 +80,12 @@ def free_dictionary(rng: np.random.Generator) -> list[int]:
 
 
 def codebook(point: Point) -> Codebook:
-    """The codebook of a point."""
+    """The codebook of a point; with ``scales`` it has that many subgroups of ``run`` words, and the largest sums possible."""
+    if "scales" in point:
+        words, entries = point["run"] * point["simd"], len(point["dictionary"])
+        index = np.repeat([[entries - 1], [0]], len(point["scales"]) * words, axis=1)
+        return Codebook(index, dictionary=np.outer(point["scales"], point["dictionary"]),
+                        subgroups=np.repeat(np.arange(len(point["scales"])), words))
     entries = np.arange(len(point["dictionary"] if "dictionary" in point else point["table"][0]))
     return Codebook(assignments=entries[None, :], dictionary=point.get("dictionary"), table=point.get("table"))
 
@@ -89,11 +94,27 @@ def unit_of(name: str, point: Point, family: Family = ICE40) -> MacUnit:
     """The unit of a point."""
     sizes = {key: point[key] for key in ("x_bits", "x_signed", "pe", "simd", "acc_bits")}
     book = codebook(point)
+    if "scales" in point:
+        order = np.arange(book.assignments.shape[1]).reshape(-1, point["simd"])
+        return UNITS[name](codebook=book, order=order, **sizes, family=family)
     return UNITS[name](codebook=book if book.dictionary is None else UNITS[name].view(book), **sizes, family=family)
+
+
+def random_subgroups(rng: np.random.Generator) -> Point:
+    """Parameters of a `subgroup-scale` unit: scales of kernel rows or pixels."""
+    point: Point = {"x_bits": int(rng.choice([1, 2, 4, 4, 8])), "x_signed": bool(rng.random() < 0.2),
+                    "dictionary": [[-1, 1], [-1, 0, 1]][rng.integers(2)],
+                    "scales": rng.integers(1, 128, int(rng.choice([3, 3, 5, 9]))).tolist(),
+                    "run": int(rng.choice([1, 2, 4, 8])), "pe": int(rng.choice([1, 2, 4, 6])),
+                    "simd": int(rng.choice([1, 2, 3, 4, 8]))}
+    low, high = codebook(point).sum_range(TensorType((1,), point["x_bits"], point["x_signed"]))
+    return {**point, "acc_bits": signed_bits(min(0, int(low.min())), max(0, int(high.max())))}
 
 
 def random_point(name: str, rng: np.random.Generator) -> Point:
     """Parameters of a unit that ``name`` accepts, as a planner could ask for."""
+    if name == "subgroup-scale":
+        return random_subgroups(rng)
     while True:
         x_bits = int(rng.choice([1, 2, 3, 4, 4, 4, 4, 5, 8]))
         point: Point = {"x_bits": x_bits, "x_signed": bool(rng.random() < 0.2)}

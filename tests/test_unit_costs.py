@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import lutq_hw.units
+from benchmarks.unit_points import unit_of
 from lutq_hw.logic_estimate import Logic
-from lutq_hw.mac import MacUnit
-from lutq_hw.network import Codebook
 from lutq_hw.units import UNITS
 
 POINTS = Path(lutq_hw.units.__file__).parent / "points"
@@ -23,14 +21,6 @@ FLOOR = {"luts": 6, "ffs": 10}
 def points(name: str) -> list[dict]:
     """Recorded points of a unit; a unit without any fails here."""
     return json.loads((POINTS / f"{name}.json").read_text())
-
-
-def unit_of(name: str, point: dict) -> MacUnit:
-    """The unit of a point."""
-    entries = np.arange(len(point["dictionary"] if "dictionary" in point else point["table"][0]))
-    book = Codebook(assignments=entries[None, :], dictionary=point.get("dictionary"), table=point.get("table"))
-    book = book if book.dictionary is None else UNITS[name].view(book)
-    return UNITS[name](codebook=book, **{key: point[key] for key in ("x_bits", "x_signed", "pe", "simd", "acc_bits")})
 
 
 @pytest.mark.parametrize("name", UNITS)

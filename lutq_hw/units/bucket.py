@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -93,7 +93,7 @@ class Bucket(MacUnit):
             bits = signed_bits(low, high) if self.x_signed else max(1, high.bit_length())
         return (signed if self.x_signed else unsigned)(min(bits, self.inner_bits))
 
-    @cached_property
+    @property
     def readout(self) -> tuple[int, ...]:
         count, fold = len(self.used), 1 if self.order is None else len(self.order)
         steps = schedule(self.factors)
@@ -226,8 +226,8 @@ def add(sum: Value, x: Value, *, gates: bool) -> Value:
     if x.shape().signed or not gates:
         return sum + x
     low = sum[:len(x)] + x
-    bits: list[Value] = [*low[:-1]]
-    carry: Value = low[-1]
+    bits: list[Any] = [*low[:-1]]
+    carry: Any = low[-1]
     for bit in sum[len(x):]:
         bits.append(bit ^ carry)
         carry = bit & carry
@@ -236,6 +236,5 @@ def add(sum: Value, x: Value, *, gates: bool) -> Value:
 
 def fit(value: Value, shape: Shape) -> Value:
     """``value`` in ``shape``, which holds it or wraps it."""
-    if len(value) > shape.width:
-        value = value[:shape.width]
-    return value.as_signed() if shape.signed else value.as_unsigned()
+    bits: Any = value[:shape.width] if len(value) > shape.width else value
+    return bits.as_signed() if shape.signed else bits.as_unsigned()
