@@ -115,11 +115,13 @@ def layer_candidates(node: WeightNode, x: TensorType, units: Iterable[str]) -> l
     groups = node.groups if isinstance(node, Conv2d) else 1
     kernel = node.kernel[0] if isinstance(node, Conv2d) else 1
     found: list[Candidate] = []
+    suited: dict[tuple[int, int], list[str]] = {}  # units that can sum the terms in the order of that array
     for pe, channels, spread in _arrays(node.outputs // groups, x.channels // groups, groups):
         for rows in sorted({1, kernel}):
-            order = term_order(node, channels=channels, rows=rows)
-            usable = [name for name in units if (spread == 1 or UNITS[name].spreads)
-                      and UNITS[name].reject_order(node.weights, order) is None]
+            if (channels, rows) not in suited:
+                order = term_order(node, channels=channels, rows=rows)
+                suited[channels, rows] = [name for name in units if UNITS[name].reject_order(node.weights, order) is None]
+            usable = [name for name in suited[channels, rows] if spread == 1 or UNITS[name].spreads]
             if usable and pe * channels * rows <= MAX_LANES:
                 plan = LayerPlan(node=node.name, unit=usable[0], pe=pe, channels=channels, rows=rows, spread=spread,
                                  output=outputs[0])

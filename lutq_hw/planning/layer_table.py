@@ -146,6 +146,8 @@ def _absent(network: Network, node: Node, others: _Others, used: set[str],
 def _beaten(own: Sequence[Candidate], others: _Others) -> str:
     """Why a unit that can run the layer is in none of the efficient candidates."""
     fast = [c for c in own if c.cycles <= others.cycles]
+    if not own:
+        return "no size of array suits it"
     if not fast:
         late = min(c.cycles for c in own) - others.cycles
         return f"too slow by {late:,} cycles at its largest array"
