@@ -180,7 +180,7 @@ class BucketArray(wiring.Component):
         done = number == count - 1
         with m.If(en):
             m.d.sync += [ends.eq(self.i.valid & self.i.p.last), emptying.eq(ends | (emptying & ~done)),
-                         number.eq(Mux(emptying & ~done, number + 1, 0)), live.eq(live | valid)]
+                         number.eq(Mux(emptying, number + 1, 0)), live.eq(live | valid)]
         controls = [emptying, emptying & done & live]
         for p in range(unit.pe):
             lanes = range(p * unit.simd, (p + 1) * unit.simd)
