@@ -114,7 +114,8 @@ class SharedProductsArray(MacArray):
         super().__init__(unit, unit.term, row_register=unit.row_register)
         self.shared = unit
 
-    def row(self, m: Module, t: int, x: Value) -> Sequence[Value]:
+    def row(self, m: Module, t: int, *activations: Value) -> Sequence[Value]:
+        (x,) = activations
         if self.shared.signs is None:
             return [column(x, values.tolist(), signed(self.term.bits)) for values in self.shared.columns.values()]
         return [multiple(x, magnitude) for magnitude in self.shared.columns]

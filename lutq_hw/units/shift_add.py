@@ -145,7 +145,8 @@ class ShiftAddArray(MacArray):
         super().__init__(unit, unit.term, row_register=True)
         self.shift_add = unit
 
-    def row(self, m: Module, t: int, x: Value) -> Sequence[Value]:
+    def row(self, m: Module, t: int, *activations: Value) -> Sequence[Value]:
+        (x,) = activations
         return [x if odd == 1 else multiple(x, odd) for odd in self.shift_add.odds]
 
     def controls(self, index: Value) -> Value:

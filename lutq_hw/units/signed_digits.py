@@ -268,7 +268,7 @@ def by_shift(weights: Codebook) -> Codebook:
     stages = shift_stages(frozenset(shift - zeros for odd, shift in parts if odd))
     odds = sorted({odd for odd, _ in parts if odd})
     half = 1 << flat.index_bits - 1
-    places: list[int | None] = [None] * 2 * half
+    places: list[int | None] = [None for _ in range(2 * half)]
     # Zero goes last, to what is left: its controls are those of a shift with the gate closed.
     for entry in sorted(range(len(values)), key=lambda entry: (values[entry] == 0, abs(values[entry]))):
         odd, shift = parts[entry]
@@ -287,7 +287,8 @@ class SignedDigitsArray(MacArray):
         super().__init__(unit, unit.term, row_register=unit.row_register, factor=unit.factor)
         self.digits = unit
 
-    def row(self, m: Module, t: int, x: Value) -> Sequence[Value]:
+    def row(self, m: Module, t: int, *activations: Value) -> Sequence[Value]:
+        (x,) = activations
         return [x if odd == 1 else multiple(x, odd) for odd in self.digits.odds]
 
     def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
