@@ -79,9 +79,13 @@ def describe(file: str, p: Point, family: Family) -> tuple[str, Features]:
     return "argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"])
 
 
-PRIOR = 1.0
+PRIOR = 4.0
 """How many points' worth coefficients of another family are held to those of iCE40: few points do not tell many features
 apart."""
+
+
+KEPT = 0.30
+"""Worst error in luts, on points not fitted, up to which a fit is used; with a worse one the part is priced as on iCE40."""
 
 
 def fit(rows: Sequence[tuple[Features, Point]], resource: str, floor: float,
@@ -124,6 +128,9 @@ def main() -> None:
                 error = errors(checked, found, resource, floor)
                 print(f"{family.name:8} {part:18} {resource:5} {len(rows):3} points, error rms "
                       f"{100 * np.sqrt((error**2).mean()):4.1f} %, worst {100 * np.abs(error).max():4.1f} %")
+            if family is not ICE40 and np.abs(errors(checked, result[part]["luts"], "luts", floor)).max() > KEPT:
+                print(f"{family.name:8} {part:18} not used: more points are needed")
+                del result[part]
         first = first or result
         if result:
             (folder_of(POINTS, family) / "coefficients.json").write_text(json.dumps(result, indent=1) + "\n")

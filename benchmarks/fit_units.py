@@ -79,9 +79,10 @@ def main() -> int:
         halves[ANY] = tuple([row for half in halves.values() for row in half[place]] for place in (0, 1))
         prior = {resource: fit(halves[ANY][0], resource) for resource in USED}
         for name, (fitted, checked) in halves.items():
-            # Where a product register ends up differs from unit to unit: flip-flops have nothing in common.
-            held = {"luts": prior["luts"]}
-            entry: dict = prior if name == ANY else {kind: fit(fitted, kind, held.get(kind)) for kind in USED}
+            # A flip-flop is one anywhere, except that DSP blocks take product registers in, or do not.
+            blocks = any(features["dsps"] for features, _ in fitted)
+            held = {"luts": prior["luts"], "ffs": None if blocks else {"ffs": 1.0}}
+            entry: dict = prior if name == ANY else {kind: fit(fitted, kind, held[kind]) for kind in USED}
             found = {resource: errors(checked, entry[resource], resource) for resource in USED}
             worst = {resource: round(float(np.abs(error).max()), 3) for resource, error in found.items()}
             result[name] = {**entry, "points": len(fitted), "worst": worst}
