@@ -219,8 +219,10 @@ def _merged(under: dict[str, Any], over: dict[str, Any], key: str) -> dict[str, 
     made = dict(under)
     for name, value in over.items():
         before = made.get(name)
-        nested = isinstance(value, dict) and isinstance(before, dict) and not _chooses(f"{key}{name}", before, value)
-        made[name] = _merged(before, value, f"{key}{name}.") if nested else value
+        if isinstance(value, dict) and isinstance(before, dict) and not _chooses(f"{key}{name}", before, value):
+            made[name] = _merged(before, value, f"{key}{name}.")
+        else:
+            made[name] = value
     return made
 
 
