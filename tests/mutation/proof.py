@@ -25,7 +25,7 @@ from .swap import swapped
 if TYPE_CHECKING:
     from .targets import Check
 
-SECONDS = 60
+SECONDS = 180
 """Limit of the solver."""
 
 SOLVE = ("write_blif,any.blif;read_aiger,miter.aig;fold;scorr;"

@@ -202,6 +202,8 @@ def stage_checks(name: str) -> list[Check]:
     for seed in range(12):
         rng = np.random.default_rng([seed, 77])
         stage = random_stage(rng, name)
+        while seed % 3 == 2 and not biased(stage):
+            stage = random_stage(rng, name)
         low, high = stage.sum_range
         sums = rng.integers(low, high + 1, (4 * stage.sums.outputs // stage.pe, stage.pe))
         sums[0], sums[-1] = low, high
@@ -214,6 +216,13 @@ def stage_checks(name: str) -> list[Check]:
         checks.append(Run(lambda stage=stage: replace(stage).create(), functools.partial(StageTimer, stage), words,
                           stage_words(stage, sums), seed, functools.partial(in_range, stage)))
     return checks
+
+
+def biased(stage: OutputStage) -> bool:
+    """Whether channels differ by their bias only, which some stages add and others fold into their tables."""
+    values = getattr(stage.sums.step, "values", None)
+    alike = values is None or values.ndim == 1 or bool((values == values[0]).all())
+    return alike and int(np.ptp(stage.sums.bias)) > 2
 
 
 def in_range(stage: OutputStage, payload: Value) -> Value:
