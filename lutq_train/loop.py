@@ -257,12 +257,10 @@ def _advance(state: State, name: str, done: float, step: int, *, last: bool) -> 
     """Schedules within a phase: the pruned part, and what methods change in the course of training."""
     recipe = state.recipe
     pruned = "pruned" if recipe.training.pruned_epochs else "quantized"
-    if recipe.pruning.ratio and name == pruned:
-        if step % MASK_STEPS == 0 and (done <= recipe.pruning.until + 0.01 or step == 0):
-            pruning.prune(state.model, recipe.pruning.ratio_at(done), recipe.pruning.scope)
-        elif last and not pruning.reached(state.model, recipe.pruning.ratio, recipe.pruning.scope):
-            # A short phase may end before masks are chosen again.
-            pruning.prune(state.model, recipe.pruning.ratio, recipe.pruning.scope)
+    due = recipe.pruning.ratio and name == pruned and (last or step % MASK_STEPS == 0)
+    # Once the ratio is reached, masks stay: what they hide drifts with nothing to hold it, and would displace the rest.
+    if due and not pruning.reached(state.model, recipe.pruning.ratio, recipe.pruning.scope):
+        pruning.prune(state.model, recipe.pruning.ratio if last else recipe.pruning.ratio_at(done), recipe.pruning.scope)
     if name == "quantized" and step % MASK_STEPS == 0:
         tell_progress(state.model, done)
 

@@ -121,6 +121,18 @@ def test_what_is_pruned():
     assert pruning.kept(plain) == 1.0 and (plain.weight != 0).all()
 
 
+def test_masks_stay_once_the_ratio_is_reached(tiny_data, recipe_for):
+    plan = recipe_for("lutq-lsq", training={"float_epochs": 0, "pruned_epochs": 4, "quantized_epochs": 1, "batch": 8,
+                                            "pruned_rate": 0.5}, pruning={"ratio": 0.5, "until": 0.2})
+    state, images = loop.begin(plan, tiny_data), loop.Images(tiny_data, plan)
+    found = []
+    while state.epoch < 4:
+        loop.run_epoch(state, images)
+        found.append([mask.clone() for mask in masks(state.model)])
+    for later in found[2:]:
+        assert all(torch.equal(a, b) for a, b in zip(later, found[1], strict=True))
+
+
 @pytest.mark.parametrize("pruned_epochs, until", [(0, 0.8), (2, 0.8), (2, 1.0)])
 def test_a_run_ends_at_its_ratio(pruned_epochs, until, tiny_data, recipe_for):
     plan = recipe_for("lutq-lsq", training={"float_epochs": 1, "pruned_epochs": pruned_epochs, "quantized_epochs": 2,
