@@ -140,7 +140,7 @@ class NonzeroReads:
     window
         The rows that are buffered; one channel to a word, one kernel row, one group, one repetition.
     codebook
-        Weights with one subgroup.
+        Weights with one subgroup, as the MAC unit takes them.
     pe
         Output channels computed at once, each with its own read port.
     """

@@ -82,7 +82,7 @@ class Layer:
         """The reads of a layer that skips zeros; None for one that reads all terms."""
         if self.plan.terms == "all":
             return None
-        return NonzeroReads(self.window, self.node.weights.flat, self.plan.pe)
+        return NonzeroReads(self.window, self.unit.codebook, self.plan.pe)  # a unit may have indices of its own
 
     @cached_property
     def stage(self) -> OutputStage:

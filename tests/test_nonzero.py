@@ -24,6 +24,7 @@ from lutq_hw.plan import LayerPlan, Plan, PoolPlan
 from lutq_hw.planning.candidates import layer_candidates, nonzero_candidates
 from lutq_hw.sim.stalls import Stalls
 from lutq_hw.timing import schedule
+from lutq_hw.units import UNITS
 
 DICTIONARY = (-4, 0, 1, 2)
 ZERO = 1
@@ -90,6 +91,18 @@ def test_values_and_cycles_equal_golden(seed, padding, stride, conv_pe, dense_pe
     verdict = amaranth_verdict(case_of("sparse", network, sparse_plan(network, conv_pe, dense_pe), codes, stalls), tmp_path)
     assert verdict.differences == []
     assert verdict.words > 0
+
+
+@pytest.mark.parametrize("unit", [name for name, unit in UNITS.items() if unit.any_length])
+def test_every_unit_gets_its_own_indices(unit: str, tmp_path: Path):
+    network = sparse_network(12)
+    node, x = network.weighted[0], network.input.type
+    if UNITS[unit].refusal(node.weights, x):
+        pytest.skip(f"{unit} takes no such dictionary")
+    conv = replace(sparse_plan(network, 2, 4).layers[0], unit=unit)
+    plan = Plan(network.digest, (conv, sparse_plan(network, 2, 4).layers[1]))
+    codes = random_codes(np.random.default_rng(12), network, 1)
+    assert amaranth_verdict(case_of("sparse", network, plan, codes), tmp_path).differences == []
 
 
 def test_no_cycle_is_spent_on_a_zero():
