@@ -174,12 +174,14 @@ class BucketArray(wiring.Component):
 
         x = [register(value, f"x{s}") for s, value in enumerate(self.i.p.x)]
         valid = register(self.i.valid, "valid", reset_less=False)
-        # The gap after reset empties the buckets, whatever they held, but sums nothing up: no word came before it.
-        ends, emptying, live = Signal(init=1), Signal(), Signal()
+        # After reset, whatever the buckets held is emptied until the first word comes, and nothing is summed up: the
+        # indices of the gap reach the unit only after some that the pipeline in front of it made up.
+        ends, emptying, live, waiting = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += waiting.eq(~live & ~valid & ~self.i.valid)
         number = Signal(range(max(2, count)))
         done = number == count - 1
         with m.If(en):
-            m.d.sync += [ends.eq(self.i.valid & self.i.p.last), emptying.eq(ends | (emptying & ~done)),
+            m.d.sync += [ends.eq(self.i.valid & self.i.p.last), emptying.eq(ends | (emptying & ~done & live) | waiting),
                          number.eq(Mux(emptying, number + 1, 0)), live.eq(live | valid)]
         controls = [emptying, emptying & done & live]
         for p in range(unit.pe):
