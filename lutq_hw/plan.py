@@ -211,7 +211,7 @@ def _fields(kind: type[Any], place: str, entry: Any) -> Any:
             raise PlanError(f"{where}: {key} must be a string, not {value!r}")
         if (key == "memory" or key.endswith("_memory")) and value not in ("bram", "luts"):
             raise PlanError(f"{where}: {key} must be bram or luts, not {value!r}")
-        if key == "depth" and value > MAX_DEPTH:
+        if key == "depth" and isinstance(value, int) and value > MAX_DEPTH:
             raise PlanError(f"{where}: {key} must be at most {MAX_DEPTH}, not {value}")
         if key == "terms" and value not in TERMS:
             raise PlanError(f"{where}: {key} must be {' or '.join(TERMS)}, not {value!r}")
