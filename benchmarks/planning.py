@@ -36,6 +36,7 @@ class Room:
     available: Cost
     name: str
     title: str = "bench"
+    family: str = "ice40"
     plan_clock_hz: float = 40e6
 
 

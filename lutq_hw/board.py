@@ -75,6 +75,13 @@ class Board(ABC):
         left = self.capacity + self.reserved * -1
         return replace(left, luts=self.capacity.luts - self.reserved.cells, ffs=0)
 
+    def require_clock(self, hz: float) -> None:
+        """Raise `InputError` if the board cannot make a clock of ``hz``."""
+        low, high = self.clock_range_hz
+        if not low <= hz <= high:
+            raise InputError(f"clock must be {low / 1e6:.4g} to {high / 1e6:.4g} MHz on the {self.title}, "
+                             f"not {hz / 1e6:g} MHz")
+
     @abstractmethod
     def clock_at_most(self, hz: float) -> float:
         """The fastest clock up to ``hz`` that the board can make; `clock_range_hz` bounds it."""

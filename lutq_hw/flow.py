@@ -13,6 +13,8 @@ from math import ceil
 from .cost import Cost
 from .costing import fifo_cost
 from .errors import PlanError
+from .families import ICE40
+from .family import Family
 from .geometry import window_of
 from .joins import Fifo, Join
 from .network import Add, AvgPool2d, Conv2d, Dense, MaxPool2d, Network
@@ -79,7 +81,7 @@ def with_fifos(network: Network, plan: Plan) -> Plan:
         return _measured(network, plan, everywhere)
 
 
-def fifo_room(network: Network) -> Cost:
+def fifo_room(network: Network, family: Family = ICE40) -> Cost:
     """Price of the FIFOs that any plan of ``network`` may need, before there is one.
 
     A branch is behind by what its line buffers hold, in frames; that many words can be waiting in front of the add.
@@ -89,7 +91,7 @@ def fifo_room(network: Network) -> Cost:
         node = network[name]
         for x, lag in zip(network.input_types(node), lags, strict=True):
             if lag < max(lags):
-                room += fifo_cost(x.bits, ceil((max(lags) - lag) * x.size), "bram")
+                room += fifo_cost(x.bits, ceil((max(lags) - lag) * x.size), "bram", family)
     return room
 
 

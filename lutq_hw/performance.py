@@ -7,9 +7,11 @@ from functools import cached_property
 
 from .cost import Cost
 from .costing import stage_cost
+from .families import ICE40
+from .family import Family
 from .flow import rate
 from .network import Network
-from .pipeline import Layer, Pipeline, Stage, pipeline
+from .pipeline import Layer, Pipeline, Stage, frame_cycles, pipeline
 from .plan import Plan
 
 
@@ -30,10 +32,11 @@ class LayerFigures:
 
 @dataclass(frozen=True, eq=False)
 class Performance:
-    """A network under a plan."""
+    """A network under a plan, priced for an FPGA family."""
 
     network: Network
     plan: Plan
+    family: Family = ICE40
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -66,8 +69,7 @@ class Performance:
         for stage in self.stages:
             if isinstance(stage, Layer):
                 macs = self.network.macs(stage.node)
-                found.append(LayerFigures(stage, macs, max(stage.interval, stage.input.words),
-                                          macs / (stage.lanes * self.cycles_per_frame)))
+                found.append(LayerFigures(stage, macs, frame_cycles(stage), macs / (stage.lanes * self.cycles_per_frame)))
         return tuple(found)
 
     @property
@@ -78,7 +80,7 @@ class Performance:
     @property
     def slowest_stage(self) -> str:
         """Name of the stage, with weights or without, that decides the rate."""
-        return max(self.stages, key=lambda stage: max(getattr(stage, "interval", 0), stage.input.words)).name
+        return max(self.stages, key=frame_cycles).name
 
     @property
     def lane_utilisation(self) -> float:
@@ -91,7 +93,7 @@ class Performance:
     @cached_property
     def costs(self) -> dict[str, Cost]:
         """Estimated price of every stage, by its name."""
-        return {stage.name: stage_cost(stage) for stage in self.stages}
+        return {stage.name: stage_cost(stage, self.family) for stage in self.stages}
 
     @property
     def cost(self) -> Cost:

@@ -198,6 +198,11 @@ class TopK:
 Stage = Gearbox | Layer | Pool | Argmax | Join | AveragePool | Requantizer | Fork | Fifo | TopK
 
 
+def frame_cycles(stage: Stage) -> int:
+    """Cycles that ``stage`` needs for a frame in steady state: its own, or those in which its input's words come."""
+    return max(getattr(stage, "interval", 0), stage.input.words)
+
+
 def hardware_nodes(network: Network, plan: Plan | None = None) -> tuple[Node, ...]:
     """The nodes of ``network`` as hardware has them: an activation table is the bank of thresholds equal to it.
 

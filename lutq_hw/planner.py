@@ -18,6 +18,7 @@ from .planning.between import between
 from .planning.budget import NAMES, Budget, shortage
 from .planning.candidates import MAX_TABLE, Candidate, candidates, cheapest_output, divisors, pareto, unit_verdicts
 from .planning.explain import Verdict, explain
+from .planning.parts import Target
 from .planning.search import FAST, SMALL, Search
 from .planning.shortfall import too_large
 
@@ -57,43 +58,50 @@ class Planned:
                 f"stages is {better} by more in the cost model.")
 
 
-def make_search(network: Network, board: Budget, units: Sequence[str] | None = None, *, goal: str = "fastest") -> Search:
-    """The search for plans of ``network`` on ``board``; ``goal`` is ``fastest`` or ``smallest``."""
-    return Search(candidates(network, units), board.available, between=between(network),
-                  period_ns=1e9 / board.plan_clock_hz, worth=FAST if goal == "fastest" else SMALL)
+def make_search(network: Network, board: Budget, units: Sequence[str] | None = None, *, goal: str = "fastest",
+                clock_hz: float | None = None) -> Search:
+    """The search for plans of ``network`` on ``board``; ``goal`` is ``fastest`` or ``smallest``, others as in `find_plan`."""
+    target = Target.of(board, clock_hz)
+    return Search(candidates(network, units, target), board.available, between=between(network, target.family),
+                  period_ns=target.period_ns, worth=FAST if goal == "fastest" else SMALL)
 
 
-def find_plan(network: Network, board: Budget, *, fps: float | None = None, units: Sequence[str] | None = None) -> Planned:
+def find_plan(network: Network, board: Budget, *, fps: float | None = None, units: Sequence[str] | None = None,
+              clock_hz: float | None = None) -> Planned:
     """The fastest plan that fits ``board``, or with ``fps`` the smallest one that is fast enough; with its bound.
 
     Parameters
     ----------
     fps
-        Frames a second to reach at the board's planning clock.
+        Frames a second to reach, at the board's planning clock or the slower one that the plan's parts promise.
     units
         Names of the units that may be used; absent means all, the product table only where nothing else will do.
+    clock_hz
+        Clock to plan with, which every part must promise on a full FPGA (`clock`). Absent means the board's planning clock;
+        a part that is slower then counts with its own.
 
     Raises
     ------
     PlanError
-        If the network does not fit (which resource, how far over, what would help), or not at that rate.
+        If the network does not fit (which resource, how far over, what would help), or not at that rate or clock.
     """
     goal = "fastest" if fps is None else "smallest"
-    search = make_search(network, board, units, goal=goal)
+    search = make_search(network, board, units, goal=goal, clock_hz=clock_hz)
     found = search.fastest() if fps is None else search.smallest(1e9 / fps)
     if found is None:
-        fewest = search.least_cycles()
-        if fewest is None:
+        fastest = None if fps is None else search.fastest()
+        if fastest is None:
             raise PlanError(too_large(network.name, board, search))
-        assert fps is not None, "a plan that fits is found"
+        cycles, period_ns = search.pace(fastest.chosen)
         raise PlanError(
-            f"{network.name} cannot reach {fps:g} frames/s on the {board.title}: the fastest plan that fits takes {fewest} "
-            f"cycles a frame, {board.plan_clock_hz / fewest:.0f} frames/s at {board.plan_clock_hz / 1e6:g} MHz; "
+            f"{network.name} cannot reach {fps:g} frames/s on the {board.title}: the fastest plan that fits takes {cycles} "
+            f"cycles a frame, {1e9 / (cycles * period_ns):.0f} frames/s at {1e3 / period_ns:.4g} MHz; "
             "ask for a lower --fps, or train a smaller network")
     plan = with_fifos(network, Plan(network.digest, tuple(c.plan for c in found.chosen), board.name))
     return Planned(plan, goal, found.gap, found.chosen, search)
 
 
-def make_plan(network: Network, board: Budget, *, fps: float | None = None, units: Sequence[str] | None = None) -> Plan:
+def make_plan(network: Network, board: Budget, *, fps: float | None = None, units: Sequence[str] | None = None,
+              clock_hz: float | None = None) -> Plan:
     """The plan of `find_plan`."""
-    return find_plan(network, board, fps=fps, units=units).plan
+    return find_plan(network, board, fps=fps, units=units, clock_hz=clock_hz).plan

@@ -12,6 +12,8 @@ import pytest
 from networks import Graph, random_codes
 from sim_cases import amaranth_verdict, case_of
 
+from lutq_hw.board import find_board
+from lutq_hw.cli.plan import describe, text
 from lutq_hw.cost import Cost
 from lutq_hw.errors import PlanError
 from lutq_hw.mac import MacUnit
@@ -52,7 +54,7 @@ class Board:
     """Just what the planner asks of a board."""
 
     available = Cost(luts=2500, brams=60)
-    name, title, plan_clock_hz = "bench", "Bench", 20e6
+    name, title, family, plan_clock_hz = "bench", "Bench", "ice40", 20e6
 
 
 def test_a_mobile_network_equals_golden(tmp_path: Path):
@@ -91,6 +93,13 @@ def test_several_groups_at_once(unit: str, groups: int, multiplier: int, channel
     plan = Plan(network.digest, (entry,))
     codes = random_codes(np.random.default_rng(1), network, 2)
     assert amaranth_verdict(case_of("grouped", network, plan, codes, Stalls(0.3, 0.3, 1)), tmp_path).differences == []
+
+
+def test_groups_at_once_are_shown():
+    network = depthwise(4, 2)
+    entry = LayerPlan(node="conv", unit="shift-add", pe=4, channels=1, rows=3, spread=2, output="shift", output_lanes=4)
+    shown = text(describe(Performance(network, Plan(network.digest, (entry,))), find_board("icebreaker")))
+    assert "4 x 3 (3 rows), 2 groups at once" in shown
 
 
 def test_cycles_shrink_with_the_groups_at_once():

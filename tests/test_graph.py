@@ -211,7 +211,7 @@ def test_the_clock_knows_stages_without_weights():
 class Roomy:
     """Enough for a small residual network."""
 
-    name, title, plan_clock_hz = "roomy", "Roomy", 20e6
+    name, title, family, plan_clock_hz = "roomy", "Roomy", "ice40", 20e6
     available = Cost(luts=60_000, brams=800, dsps=100)
 
 

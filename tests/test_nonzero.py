@@ -14,6 +14,8 @@ from networks import random_codes
 from sim_cases import amaranth_verdict, case_of
 
 from lutq_hw import nonzero
+from lutq_hw.board import find_board
+from lutq_hw.cli.plan import describe, text
 from lutq_hw.costing import stage_cost
 from lutq_hw.errors import PlanError
 from lutq_hw.network import Codebook, Conv2d, Dense, Flatten, Input, MaxPool2d, Network, Output, TensorType, Thresholds
@@ -153,6 +155,12 @@ def test_the_planner_skips_zeros_where_that_is_faster():
         assert candidate.cycles == max(built.interval, built.input.words)
         price = stage_cost(built)
         assert (candidate.cost.brams, candidate.cost.luts) == (price.brams, pytest.approx(price.luts))
+
+
+def test_skipped_zeros_are_shown():
+    network = sparse_network(8)
+    shown = text(describe(Performance(network, sparse_plan(network, 1, 1)), find_board("icebreaker")))
+    assert shown.count("1 x 1, nonzero terms") == 2
 
 
 def test_what_cannot_skip_zeros_is_refused():

@@ -153,6 +153,7 @@ class Board:
     available: Cost
     name: str = "bench"
     title: str = "Bench"
+    family: str = "ice40"
     plan_clock_hz: float = 20e6
 
 

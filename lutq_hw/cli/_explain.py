@@ -18,12 +18,12 @@ RESOURCES = ("cells", "luts", "brams", "dsps", "sprams")
 
 
 def describe(network: Network, plan: Plan, board: Budget, layer: str, units: Sequence[str] | None,
-             goal: str) -> dict[str, Any]:
+             goal: str, clock_hz: float | None = None) -> dict[str, Any]:
     """The candidates of ``layer`` as JSON values."""
     from dataclasses import asdict
 
     from ..planning.layer_table import explain_layer
-    found = explain_layer(network, plan, board, layer, units, goal=goal)
+    found = explain_layer(network, plan, board, layer, units, goal=goal, clock_hz=clock_hz)
     return {
         "model": {"name": network.name, "digest": network.digest}, "board": board.name, "layer": found.layer,
         "frame_cycles": found.cycles,
@@ -44,7 +44,7 @@ def text(d: dict[str, Any]) -> str:
     for c in (c for n, c in enumerate(d["candidates"]) if n not in hidden):
         layer = "unit" in c
         rows.append([
-            "*" if c["chosen"] else "", c["unit"] if layer else "", _array(c), c.get("index_memory", ""),
+            "*" if c["chosen"] else "", c["unit"] if layer else "", array_text(c), c.get("index_memory", ""),
             f"{c['output']} x {c['output_lanes']} ({c['output_memory']})" if "output" in c else "",
             c["cycles"], round(c["cells"]), c["brams"], c["dsps"], *([c["sprams"]] if sprams else []), c["reason"]])
     header = ["", "unit", "pe x simd", "indices", "output", "cycles", "cells", "brams", "dsps",
@@ -60,10 +60,11 @@ def text(d: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _array(c: dict[str, Any]) -> str:
-    """``pe x simd``, and how zeros are dealt with where that is a choice."""
-    if "pe" not in c:
-        return f"{c.get('channels', 1)} lanes"
-    rows = f" ({c['rows']} rows)" if c["rows"] > 1 else ""
-    terms = "" if c.get("terms", "all") == "all" else f", {c['terms']} terms"
-    return f"{c['pe']} x {c['channels'] * c['rows']}{rows}{terms}"
+def array_text(entry: dict[str, Any]) -> str:
+    """``pe x simd`` of a plan's entry, and its ``spread`` and ``terms`` where they are not as usual."""
+    if "pe" not in entry:
+        return f"{entry.get('channels', 1)} lanes"
+    rows = f" ({entry['rows']} rows)" if entry["rows"] > 1 else ""
+    spread = f", {entry['spread']} groups at once" if entry["spread"] > 1 else ""
+    terms = f", {entry['terms']} terms" if entry["terms"] != "all" else ""
+    return f"{entry['pe']} x {entry['channels'] * entry['rows']}{rows}{spread}{terms}"

@@ -23,6 +23,13 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
                         help="without --plan: the smallest plan that reaches RATE frames/s")
 
 
+def check_rate(fps: float | None) -> None:
+    """Raise `InputError` for an ``--fps`` that is no rate."""
+    from ..errors import InputError
+    if fps is not None and not 0 < fps < 1e9:
+        raise InputError(f"--fps must be a positive number of frames a second, not {fps:g}")
+
+
 def load_plan(args: argparse.Namespace, network: Network) -> tuple[Plan, Board]:
     """The plan that the options ask for, and the board.
 
@@ -40,8 +47,7 @@ def load_plan(args: argparse.Namespace, network: Network) -> tuple[Plan, Board]:
     board = find_board(args.board)
     if args.plan is not None and args.fps is not None:
         raise InputError("--fps must not be given together with --plan, which fixes the rate")
-    if args.fps is not None and not 0 < args.fps < 1e9:
-        raise InputError(f"--fps must be a positive number of frames a second, not {args.fps:g}")
+    check_rate(args.fps)
     return (make_plan(network, board, fps=args.fps) if args.plan is None else Plan.load(args.plan)), board
 
 

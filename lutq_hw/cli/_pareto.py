@@ -35,15 +35,18 @@ def describe(network: Network, plan: Plan, board: Budget, search: Search) -> dic
     """All efficient plans, the given plan and what the board has, as JSON values."""
     from ..planning.front import Point, front, point
     from ..planning.layer_table import chosen_by
+    from ..planning.parts import Target
+
+    clock_hz = 1e9 / search.period_ns
 
     def values(p: Point) -> dict[str, Any]:
-        return {"cycles": p.cycles, "frames_per_second": board.plan_clock_hz / p.cycles, "cells": p.cost.cells,
+        return {"cycles": p.cycles, "frames_per_second": clock_hz / p.cycles, "cells": p.cost.cells,
                 "luts": p.cost.luts, "brams": p.cost.brams, "dsps": p.cost.dsps, "sprams": p.cost.sprams, "fits": p.fits}
 
-    mine = point(search, chosen_by(network, plan))
+    mine = point(search, chosen_by(network, plan, Target.of(board)))
     available = {r: getattr(board.available, r) for r in ("cells", "brams", "dsps", "sprams")}
     return {"model": {"name": network.name, "digest": network.digest}, "board": board.name, "title": board.title,
-            "plan_clock_mhz": board.plan_clock_hz / 1e6, "available": available,
+            "plan_clock_mhz": clock_hz / 1e6, "available": available,
             "chosen": values(mine), "plans": [values(p) for p in front(search, mine)]}
 
 

@@ -5,6 +5,7 @@ can be edited and built (build --plan) or looked at again (plan --plan).
 
   python -m lutq_hw plan --model examples/mnist_cnn.npz --board icebreaker
   python -m lutq_hw plan --model examples/mnist_cnn.npz --fps 5000 --output small.json
+  python -m lutq_hw plan --model examples/mnist_cnn.npz --clock 36
   python -m lutq_hw plan --model examples/mnist_cnn.npz --plan small.json
   python -m lutq_hw plan --model examples/mnist_cnn.npz --explain conv2
   python -m lutq_hw plan --model examples/mnist_cnn.npz --pareto plans.svg
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..family import RESOURCES
 from . import _explain, _pareto
+from ._hardware import check_rate
 from ._options import add_json, add_model
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--board", metavar="NAME", default="icebreaker", help="board to fit (default: icebreaker)")
     parser.add_argument("--fps", metavar="RATE", type=float,
                         help="frames/s to reach with the smallest plan (default: the fastest plan that fits)")
+    parser.add_argument("--clock", metavar="MHZ", type=float,
+                        help="clock to plan with, and which every part must promise on a full FPGA (default: the board's "
+                             "planning clock, or the slower one that a part promises)")
     parser.add_argument("--unit", metavar="NAME", action="append", dest="units",
                         help="a MAC unit that may be used; repeat for more (default: all that can run a layer)")
     parser.add_argument("--plan", metavar="FILE", type=Path, help="show this plan instead of making one")
@@ -51,29 +56,36 @@ def run(args: argparse.Namespace) -> int:
     """Load, plan, print."""
     from ..board import find_board
     from ..errors import InputError
+    from ..families import FAMILIES
     from ..modelfile import load
     from ..performance import Performance
     from ..plan import Plan
     from ..planner import find_plan
-    if args.fps is not None and not 0 < args.fps < 1e9:
-        raise InputError(f"--fps must be a positive number of frames a second, not {args.fps:g}")
+    check_rate(args.fps)
     if args.explain is not None and args.pareto is not None:
         raise InputError("--explain and --pareto must not be given together; each shows something else")
     if args.pareto is not None:
         _pareto.check_file(args.pareto)
+    if args.clock is not None and args.plan:
+        raise InputError("--clock must not be given together with --plan, which fixes the hardware")
     network, board = load(args.model), find_board(args.board)
-    planned = None if args.plan else find_plan(network, board, fps=args.fps, units=args.units)
+    clock_hz = None if args.clock is None else args.clock * 1e6
+    if clock_hz is not None:
+        board.require_clock(clock_hz)
+    planned = None if args.plan else find_plan(network, board, fps=args.fps, units=args.units, clock_hz=clock_hz)
     plan = Plan.load(args.plan) if planned is None else planned.plan
     if args.explain is not None:
         goal = "fastest" if args.fps is None else "smallest"
-        description, show = _explain.describe(network, plan, board, args.explain, args.units, goal), _explain.text
+        description = _explain.describe(network, plan, board, args.explain, args.units, goal, clock_hz)
+        show = _explain.text
     elif args.pareto is not None:
         from ..planner import make_search
         search = planned.search if planned else make_search(network, board, args.units)
         description, show = _pareto.describe(network, plan, board, search), _pareto.text
         _pareto.write(args.pareto, description)
     else:
-        description, show = describe(Performance(network, plan), board, planned), text
+        performance = Performance(network, plan, FAMILIES[board.family])
+        description, show = describe(performance, board, planned, clock_hz), text
     if args.output:
         from ..atomic import write_text
         write_text(args.output, plan.to_json())
@@ -81,8 +93,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(performance: Performance, board: Board, planned: Planned | None = None) -> dict[str, Any]:
-    """Everything that the command shows, as JSON values; ``planned`` if the plan was searched for."""
+def describe(performance: Performance, board: Board, planned: Planned | None = None,
+             clock_hz: float | None = None) -> dict[str, Any]:
+    """Everything that the command shows, as JSON values; ``planned`` and ``clock_hz`` if searched for and asked for."""
     from dataclasses import asdict
 
     from ..joins import AveragePool, Fifo, Join, Requantizer
@@ -103,7 +116,7 @@ def describe(performance: Performance, board: Board, planned: Planned | None = N
         elif isinstance(stage, Fifo):
             row |= {"depth": stage.depth, "width": stage.input.width, "memory": stage.memory}
         stages.append(row)
-    clock = board.plan_clock_hz
+    clock = clock_hz or board.plan_clock_hz
     return {
         "model": {"name": performance.network.name, "digest": performance.network.digest},
         "board": board.name, "stages": stages,
@@ -123,19 +136,20 @@ def describe(performance: Performance, board: Board, planned: Planned | None = N
 def _promise(performance: Performance, board: Board) -> dict[str, Any] | None:
     """The clock that the parts of the plan can promise, and which of them is the slowest; None without measurements."""
     from ..clock import promise
-    from ..families import FAMILIES
     share = performance.cost.cells / max(1.0, board.available.cells)
-    found = promise(performance.stages, FAMILIES[board.family], share)
+    found = promise(performance.stages, performance.family, share)
     if found is None:
         return None
-    return {"mhz": found.hz / 1e6, "stage": found.stage, "part": found.part, "unmeasured": list(found.unmeasured)}
+    return {"mhz": found.hz / 1e6, "stage": found.stage, "part": found.part, "unmeasured": list(found.unmeasured),
+            "frames_per_second": found.hz / performance.cycles_per_frame}
 
 
 def _promise_sentence(found: dict[str, Any] | None, board: str) -> str:
     """The same for people."""
     if found is None:
         return f"No clock is promised: nothing was placed and routed on the family of {board}."
-    sentence = f"Its parts promise {found['mhz']:.1f} MHz (slowest: {found['part']} of {found['stage']})"
+    sentence = (f"Its parts promise {found['mhz']:.1f} MHz (slowest: {found['part']} of {found['stage']}), "
+                f"{found['frames_per_second']:,.0f} frames/s")
     if found["unmeasured"]:
         sentence += f"; {', '.join(found['unmeasured'])} estimated from structure only"
     return sentence + "."
@@ -147,9 +161,7 @@ def text(d: dict[str, Any]) -> str:
     rows = []
     for s in d["stages"]:
         cost = s["estimated"]
-        array = f"{s['pe']} x {s['simd']}" if "unit" in s else f"{s['channels']}" if "output" in s else ""
-        if "depth" in s:
-            array = f"{s['depth']} words ({s['memory']})"
+        array = _explain.array_text(s) if "output" in s else f"{s['depth']} words ({s['memory']})" if "depth" in s else ""
         rows.append([
             s["name"], s.get("unit", s["kind"]), array, s.get("index_memory", ""),
             f"{s['output']} x {s['output_lanes']} ({s['output_memory']})" if "output" in s else "",

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from ..cost import Cost
 from ..costing import stage_cost
+from ..families import ICE40
+from ..family import Family
 from ..flow import fifo_room
 from ..network import Network
 from ..pipeline import pipeline
@@ -13,13 +15,13 @@ from ..plan import Plan
 from .candidates import Candidate
 
 
-def between(network: Network) -> Callable[[Sequence[Candidate]], Cost]:
+def between(network: Network, family: Family = ICE40) -> Callable[[Sequence[Candidate]], Cost]:
     """Price of all stages of a pipeline that no candidate is for; of FIFOs, whose depths are not known yet, `fifo_room`."""
-    fifos = fifo_room(network)
+    fifos = fifo_room(network, family)
 
     def price(chosen: Sequence[Candidate]) -> Cost:
         planned = {c.plan.node for c in chosen}
         stages = pipeline(network, Plan(network.digest, tuple(c.plan for c in chosen))).stages
-        return sum((stage_cost(stage) for stage in stages if stage.name not in planned), fifos)
+        return sum((stage_cost(stage, family) for stage in stages if stage.name not in planned), fifos)
 
     return price

@@ -29,6 +29,11 @@ class Budget(Protocol):
         ...
 
     @property
+    def family(self) -> str:
+        """Name of its FPGA family (``families/``)."""
+        ...
+
+    @property
     def available(self) -> Cost:
         """What an accelerator may use: the board's capacity less host link and room for routing; ``cells`` counts."""
         ...

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import balance, nonzero
 from ..cost import Cost
-from ..costing import LayerParts, nonzero_cost, stage_cost
+from ..costing import nonzero_cost, stage_cost
 from ..errors import PlanError
 from ..geometry import WindowGeometry, term_order, window_of
 from ..joins import summing
@@ -31,13 +31,15 @@ from ..network import (
     WeightNode,
 )
 from ..outputs import OUTPUTS
-from ..pipeline import Layer, Pool, hardware_nodes
+from ..pipeline import Layer, Pool, Stage, frame_cycles, hardware_nodes
 from ..plan import Entry, LayerPlan, PoolPlan, SumPlan
 from ..streams import StreamFormat
 from ..sums import Sums, sums_of
+from ..unit_cost import unit_cost
 from ..units import UNITS
 from .budget import RESOURCES
 from .pareto import efficient
+from .parts import Target, TimedParts
 
 MAX_LANES = 256
 """Largest array that is considered for one layer."""
@@ -51,6 +53,9 @@ WORTH_SKIPPING = 0.8
 MAX_TABLE = 128
 """Deepest index ROM that is considered in logic; deeper ones cost more luts than a block RAM is worth."""
 
+ANY = Target()
+"""iCE40 at any clock."""
+
 PATENTED = "product-table"
 """Claimed, together with an activation table, by US 11,488,016 and US 12,118,466: never a silent default."""
 
@@ -63,7 +68,7 @@ class Candidate:
     cycles: int
     cost: Cost
     period_ns: float = 0.0
-    """Shortest clock period that the stage can promise; 0 where the board's planning clock is all that is known."""
+    """Shortest clock period that it promises on a full FPGA; 0 if it keeps up with the planning clock, or nobody knows."""
 
     @property
     def figures(self) -> tuple[float, ...]:
@@ -108,9 +113,9 @@ def cheapest_output(sums: Sums) -> str:
     return usable_outputs(sums)[0]
 
 
-def layer_candidates(node: WeightNode, x: TensorType, units: Iterable[str]) -> list[Candidate]:
+def layer_candidates(node: WeightNode, x: TensorType, units: Iterable[str], target: Target = ANY) -> list[Candidate]:
     """Every sensible way to build a weight layer with one of ``units``; beaten ones are dropped."""
-    parts = LayerParts(node, x)
+    parts = TimedParts(node, x, target)
     units, outputs = list(units), usable_outputs(parts.sums)
     groups = node.groups if isinstance(node, Conv2d) else 1
     kernel = node.kernel[0] if isinstance(node, Conv2d) else 1
@@ -139,14 +144,15 @@ def _arrays(outputs: int, channels: int, groups: int) -> Iterator[tuple[int, int
 
 @dataclass(frozen=True)
 class _Option:
-    """One way to build a part of a layer: what it sets in the plan, the least cycles between sums, and its price."""
+    """One way to build a part of a layer: what it sets in the plan, least cycles between sums, price and clock period."""
 
     changes: dict[str, str | int]
     interval: int
     cost: Cost
+    period_ns: float
 
 
-def _array_candidates(plan: LayerPlan, parts: LayerParts, units: Sequence[str], outputs: Sequence[str]) -> list[Candidate]:
+def _array_candidates(plan: LayerPlan, parts: TimedParts, units: Sequence[str], outputs: Sequence[str]) -> list[Candidate]:
     """Candidates of one array size: units, memories, output stages.
 
     Prices of the parts add up, so what is beaten within its part need not be combined with the others.
@@ -166,18 +172,18 @@ def _array_candidates(plan: LayerPlan, parts: LayerParts, units: Sequence[str], 
         for stage in stages:
             cycles = max(groups * max(mac.interval, stage.interval), words)
             choice = replace(plan, **mac.changes, **stage.changes)  # pyright: ignore[reportArgumentType]
-            found.append(Candidate(choice, cycles, mac.cost + stage.cost))
+            found.append(Candidate(choice, cycles, mac.cost + stage.cost, max(mac.period_ns, stage.period_ns)))
     return pareto_by_ports(found)
 
 
-def nonzero_candidates(network: Network, node: WeightNode, units: Iterable[str]) -> list[Candidate]:
+def nonzero_candidates(network: Network, node: WeightNode, units: Iterable[str], target: Target = ANY) -> list[Candidate]:
     """Every sensible way to build a layer that reads its non-zero weights only; none where zeros are rare."""
     x, flat = network.input_type(node), node.weights.flat
     if nonzero.reject(flat, node.groups if isinstance(node, Conv2d) else 1):
         return []
     if (flat.assignments != nonzero.zero_index(flat)).mean() > WORTH_SKIPPING:
         return []
-    parts, free = LayerParts(node, x), balance.free_order(network, node)
+    parts, free = TimedParts(node, x, target), balance.free_order(network, node)
     found: list[Candidate] = []
     for pe in divisors(node.outputs, MAX_PORTS):
         ordered = balance.with_outputs(node, nonzero.balanced(flat, pe)) if free and pe > 1 else node
@@ -186,52 +192,58 @@ def nonzero_candidates(network: Network, node: WeightNode, units: Iterable[str])
             layer = Layer(node.name, ordered, x, plan)
             assert layer.nonzero is not None
             shortest = min(layer.nonzero.lengths)
-            mac = layer.unit.cost() * pe
+            mac = unit_cost(layer.unit, target.family).cost * pe
+            period = parts.reader_period(layer.unit, layer.window)
             for output in usable_outputs(parts.sums):
                 for option in _output_options(output, pe, shortest, parts):
                     for memory in ("bram", "luts") if layer.nonzero.words <= MAX_TABLE else ("bram",):
                         choice = replace(plan, index_memory=memory, **option.changes)  # pyright: ignore[reportArgumentType]
                         cycles = layer.nonzero.cycles(parts.interval(output, pe, choice.output_lanes))
-                        cost = mac + option.cost + nonzero_cost(layer.nonzero, x.bits, memory)
-                        found.append(Candidate(choice, max(cycles, layer.input.words), cost))
+                        cost = mac + option.cost + nonzero_cost(layer.nonzero, x.bits, memory, target.family)
+                        found.append(Candidate(choice, max(cycles, layer.input.words), cost, max(period, option.period_ns)))
     return pareto_by_ports(found)
 
 
-def _mac_options(name: str, plan: LayerPlan, window: WindowGeometry, parts: LayerParts) -> Iterator[_Option]:
+def _mac_options(name: str, plan: LayerPlan, window: WindowGeometry, parts: TimedParts) -> Iterator[_Option]:
     """One unit with what depends on it: window reader (whose gap the unit decides) and index ROM, by its memories."""
     mac = parts.mac(name, *plan.array)
     window = replace(window, gap=mac.gap)
-    cost = parts.window(window) + parts.unit(name, *plan.array)
+    cost, period = parts.window(window) + parts.unit(name, *plan.array), parts.reader_period(mac, window)
     shallow = window.groups * window.repeat * window.fold + window.gap <= MAX_TABLE
     for memory in ("bram", "luts") if shallow else ("bram",):
-        yield _Option({"unit": name, "index_memory": memory}, window.period, cost + parts.index(mac, window, memory))
+        yield _Option({"unit": name, "index_memory": memory}, window.period, cost + parts.index(mac, window, memory), period)
 
 
-def _output_options(output: str, pe: int, fold: int, parts: LayerParts) -> Iterator[_Option]:
+def _output_options(output: str, pe: int, fold: int, parts: TimedParts) -> Iterator[_Option]:
     """Output stages of one kind: memories, and just as many lanes as keep up with an array that folds ``fold`` times."""
     for lanes in divisors(pe):
         interval = parts.interval(output, pe, lanes)
         for memory in ("luts", "bram"):
             yield _Option({"output": output, "output_lanes": lanes, "output_memory": memory}, max(fold, interval),
-                          parts.output(output, pe, lanes, memory))
+                          parts.output(output, pe, lanes, memory), parts.output_period(output, pe, lanes, memory))
         if interval <= fold:
             break
 
 
 def _best(options: Iterable[_Option]) -> list[_Option]:
-    """Options that no other one equals or beats in interval and every resource."""
+    """Options that no other one equals or beats in interval, period and every resource."""
     options = list(options)
-    rows = np.array([(o.interval, *(getattr(o.cost, r) for r in RESOURCES)) for o in options], float)
+    rows = np.array([(o.interval, o.period_ns, *(getattr(o.cost, r) for r in RESOURCES)) for o in options], float)
     return [options[i] for i in efficient(rows)]
 
 
-def pool_candidates(node: MaxPool2d, x: TensorType) -> list[Candidate]:
+def built(stage: Stage, plan: Entry, target: Target = ANY) -> Candidate:
+    """The candidate that ``stage``, built as ``plan`` says, is."""
+    return Candidate(plan, frame_cycles(stage), stage_cost(stage, target.family), target.stage_period(stage))
+
+
+def pool_candidates(node: MaxPool2d, x: TensorType, target: Target = ANY) -> list[Candidate]:
     """Every way to build a max-pool."""
-    pools = [Pool(node.name, node, x, PoolPlan(node=node.name, channels=c)) for c in divisors(x.channels)]
-    return pareto_by_ports([Candidate(p.plan, max(p.interval, p.input.words), stage_cost(p)) for p in pools])
+    plans = [PoolPlan(node=node.name, channels=c) for c in divisors(x.channels)]
+    return pareto_by_ports([built(Pool(node.name, node, x, plan), plan, target) for plan in plans])
 
 
-def sum_candidates(network: Network, node: Add | AvgPool2d | Requantize) -> list[Candidate]:
+def sum_candidates(network: Network, node: Add | AvgPool2d | Requantize, target: Target = ANY) -> list[Candidate]:
     """Every sensible way to build a node without weights that a step may follow."""
     found: list[Candidate] = []
     sums = sums_of(node, *network.input_types(node))
@@ -244,8 +256,7 @@ def sum_candidates(network: Network, node: Add | AvgPool2d | Requantize) -> list
             for lanes in divisors(channels):
                 for memory in ("luts", "bram"):
                     plan = SumPlan(node=node.name, channels=channels, output=output, output_lanes=lanes, output_memory=memory)
-                    stage = summing(network, node, plan)
-                    found.append(Candidate(plan, max(stage.interval, stage.input.words), stage_cost(stage)))
+                    found.append(built(summing(network, node, plan), plan, target))
     return pareto_by_ports(found)
 
 
@@ -262,18 +273,33 @@ def pareto_by_ports(candidates: Iterable[Candidate]) -> list[Candidate]:
     return sorted((c for kind in kinds.values() for c in pareto(kind)), key=lambda c: c.figures)
 
 
-def node_candidates(network: Network, node: Node, units: Sequence[str] | None = None) -> list[Candidate] | None:
+def node_candidates(network: Network, node: Node, units: Sequence[str] | None = None,
+                    target: Target = ANY) -> list[Candidate] | None:
     """Candidates of one of `hardware_nodes`, None if nothing is to be chosen for it.
 
     Raises
     ------
     PlanError
-        If no unit can run a layer or no output stage can finish it; the sentence names every one with its reason.
+        If no unit can run a layer or no output stage can finish it (the sentence names every one with its reason), or
+        nothing reaches the clock of a strict target.
     """
+    found = _all_candidates(network, node, units, target)
+    if found is None or not target.strict:
+        return found
+    fast = [c for c in found if not c.period_ns]
+    if not fast:
+        best = min(found, key=lambda c: c.period_ns)
+        raise PlanError(f"layer {node.name}: nothing that can build it promises {1e3 / target.period_ns:g} MHz on a full "
+                        f"FPGA, the fastest {1e3 / best.period_ns:.1f} MHz; ask for a lower --clock")
+    return fast
+
+
+def _all_candidates(network: Network, node: Node, units: Sequence[str] | None, target: Target) -> list[Candidate] | None:
+    """`node_candidates` at any clock."""
     if isinstance(node, MaxPool2d):
-        return pool_candidates(node, network.input_type(node))
+        return pool_candidates(node, network.input_type(node), target)
     if isinstance(node, Add | AvgPool2d | Requantize):
-        return sum_candidates(network, node)
+        return sum_candidates(network, node, target)
     if isinstance(node, Dense | Conv2d):
         verdicts = unit_verdicts(node, network.input_type(node), units)
         usable = [name for name, reason in verdicts.items() if reason is None]
@@ -284,8 +310,8 @@ def node_candidates(network: Network, node: Node, units: Sequence[str] | None = 
         if not usable_outputs(sums):
             reasons = "; ".join(f"{name}: {stage.reject(sums)}" for name, stage in OUTPUTS.items())
             raise PlanError(f"layer {node.name}: no output stage can finish it ({reasons})")
-        dense = layer_candidates(node, network.input_type(node), usable)
-        found = pareto_by_ports([*dense, *nonzero_candidates(network, node, usable)])
+        dense = layer_candidates(node, network.input_type(node), usable, target)
+        found = pareto_by_ports([*dense, *nonzero_candidates(network, node, usable, target)])
         if not found:
             order = term_order(node, channels=1, rows=1)
             reasons = "; ".join(f"{name}: {UNITS[name].reject_order(node.weights, order)}" for name in usable)
@@ -294,18 +320,19 @@ def node_candidates(network: Network, node: Node, units: Sequence[str] | None = 
     return None
 
 
-def candidates(network: Network, units: Sequence[str] | None = None) -> list[list[Candidate]]:
+def candidates(network: Network, units: Sequence[str] | None = None, target: Target = ANY) -> list[list[Candidate]]:
     """Candidates of every layer, in order.
 
     Raises
     ------
     PlanError
-        If no unit or no output stage can do a layer; the sentence names every one with its reason.
+        As `node_candidates` does, and for a unit that there is not.
     """
     unknown = [name for name in units or () if name not in UNITS]
     if unknown:
         raise PlanError(f"unit must be one of {', '.join(UNITS)}, not {unknown[0]!r}")
-    layers = [found for node in hardware_nodes(network) if (found := node_candidates(network, node, units)) is not None]
+    layers = [found for node in hardware_nodes(network)
+              if (found := node_candidates(network, node, units, target)) is not None]
     if not layers:
         raise PlanError("network must have at least one layer to be built")
     return layers

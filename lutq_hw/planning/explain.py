@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..costing import LayerParts
+from ..families import FAMILIES
 from ..geometry import term_order
 from ..network import Conv2d, Dense, Network
 from ..pipeline import hardware_nodes
@@ -33,7 +34,7 @@ def explain(network: Network, plan: Plan, board: Budget) -> list[Verdict]:
         node = nodes[entry.node]
         assert isinstance(node, Dense | Conv2d)
         x = network.input_type(node)
-        parts = LayerParts(node, x)
+        parts = LayerParts(node, x, FAMILIES[board.family])
         mine = parts.unit(entry.unit, *entry.array)
         for name in UNITS:
             if name == entry.unit:

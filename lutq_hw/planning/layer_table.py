@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..cost import Cost
-from ..costing import stage_cost
 from ..errors import InputError
 from ..network import Conv2d, Dense, Network, Node
 from ..outputs import OUTPUTS
@@ -15,7 +14,8 @@ from ..plan import Plan
 from ..sums import sums_of
 from .between import between
 from .budget import NAMES, RESOURCES, Budget, shortage
-from .candidates import Candidate, layer_candidates, node_candidates, pareto, unit_verdicts
+from .candidates import ANY, Candidate, built, layer_candidates, node_candidates, pareto, unit_verdicts
+from .parts import Target
 from .search import FAST, SMALL, Search
 
 
@@ -40,34 +40,31 @@ class LayerTable:
     absent: tuple[tuple[str, str, str], ...]
 
 
-def chosen_by(network: Network, plan: Plan) -> list[Candidate]:
-    """The entries of a plan as candidates, priced as they are."""
+def chosen_by(network: Network, plan: Plan, target: Target = ANY) -> list[Candidate]:
+    """The entries of a plan as candidates, priced and timed as they are."""
     stages = {stage.name: stage for stage in pipeline(network, plan).stages}
-    found = []
-    for entry in plan.layers:
-        stage = stages[entry.node]
-        found.append(Candidate(entry, max(getattr(stage, "interval", 0), stage.input.words), stage_cost(stage)))
-    return found
+    return [built(stages[entry.node], entry, target) for entry in plan.layers]
 
 
 def explain_layer(network: Network, plan: Plan, board: Budget, layer: str, units: Sequence[str] | None = None,
-                  *, goal: str = "fastest") -> LayerTable:
-    """Why ``layer`` is built as ``plan`` has it, for this ``goal`` (``fastest`` or ``smallest``).
+                  *, goal: str = "fastest", clock_hz: float | None = None) -> LayerTable:
+    """Why ``layer`` is built as ``plan`` has it, for this ``goal`` (``fastest`` or ``smallest``) and, if given, clock.
 
     Raises
     ------
     InputError
         If there is no such layer, or nothing to choose for it.
     """
-    chosen = chosen_by(network, plan)
+    target = Target.of(board, clock_hz)
+    chosen = chosen_by(network, plan, target)
     names = [c.plan.node for c in chosen]
     if layer not in names:
         raise InputError(f"--explain must name one of the layers {', '.join(names)}, not {layer!r}")
     nodes = {node.name: node for node in hardware_nodes(network, plan)}
-    candidates = node_candidates(network, nodes[layer], units)
+    candidates = node_candidates(network, nodes[layer], units, target)
     assert candidates is not None, "a layer of a plan has candidates"
-    search = Search([[c] for c in chosen], board.available, between=between(network),
-                    worth=FAST if goal == "fastest" else SMALL)
+    search = Search([[c] for c in chosen], board.available, between=between(network, target.family),
+                    period_ns=target.period_ns, worth=FAST if goal == "fastest" else SMALL)
     others = _Others(chosen, names.index(layer), search)
     mine = others.mine
     rows = [Row(mine, True, True, "chosen")]
@@ -75,7 +72,8 @@ def explain_layer(network: Network, plan: Plan, board: Budget, layer: str, units
     rows.sort(key=lambda row: row.candidate.figures)
     used = {value for row in rows for value in (getattr(row.candidate.plan, "unit", ""),
                                                 getattr(row.candidate.plan, "output", ""))}
-    return LayerTable(layer, others.cycles, tuple(rows), tuple(_absent(network, nodes[layer], others, used, units)))
+    absent = _absent(network, nodes[layer], others, used, units, target)
+    return LayerTable(layer, others.cycles, tuple(rows), tuple(absent))
 
 
 class _Others:
@@ -84,7 +82,7 @@ class _Others:
     def __init__(self, chosen: Sequence[Candidate], place: int, search: Search):
         self.chosen, self.place, self.search = list(chosen), place, search
         self.mine = chosen[place]
-        self.cycles = max(c.cycles for c in chosen)
+        self.cycles, self.period_ns = search.pace(chosen)
         self.whole = search.total(chosen)
 
     def judge(self, candidate: Candidate) -> tuple[bool, str]:
@@ -92,13 +90,18 @@ class _Others:
         swapped = [*self.chosen[:self.place], candidate, *self.chosen[self.place + 1:]]
         total = self.search.total(swapped)
         short = shortage(total, self.search.available)
+        cycles, period_ns = self.search.pace(swapped)
         if candidate.cycles > self.cycles:
             late = candidate.cycles - self.cycles
             return not short, f"too slow by {late:,} cycles ({100 * late / self.cycles:,.0f} %)"
         if short:
             return False, f"does not fit beside the others: over by {_amounts(short)}"
-        if self.search.time_of(swapped) < self.search.time_of(self.chosen) and max(c.cycles for c in swapped) < self.cycles:
+        if (self.search.time_of(swapped) < self.search.time_of(self.chosen)
+                and (cycles < self.cycles or period_ns < self.period_ns)):
             return True, "better; this plan is not the fastest"
+        if period_ns > self.period_ns:
+            return True, (f"holds the clock down to {1e3 / period_ns:.1f} MHz, where the plan is made for "
+                          f"{1e3 / self.period_ns:.1f}")
         return True, self._difference(total)
 
     def _difference(self, total: Cost) -> str:
@@ -126,8 +129,8 @@ def _amounts(amounts: Mapping[str, float]) -> str:
     return " and ".join(texts)
 
 
-def _absent(network: Network, node: Node, others: _Others, used: set[str],
-            units: Sequence[str] | None) -> list[tuple[str, str, str]]:
+def _absent(network: Network, node: Node, others: _Others, used: set[str], units: Sequence[str] | None,
+            target: Target) -> list[tuple[str, str, str]]:
     """Units and stages that no efficient candidate uses, with reasons."""
     if not isinstance(node, Dense | Conv2d):
         return []
@@ -135,7 +138,7 @@ def _absent(network: Network, node: Node, others: _Others, used: set[str],
     found = []
     for name, refused in unit_verdicts(node, x, units).items():
         if name not in used:
-            found.append(("unit", name, refused or _beaten(layer_candidates(node, x, [name]), others)))
+            found.append(("unit", name, refused or _beaten(layer_candidates(node, x, [name], target), others)))
     sums = sums_of(node, x)
     for name, stage in OUTPUTS.items():
         if name not in used:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..clock import FULL_SLOWDOWN
 from ..cost import Cost
 from . import inorder, knapsack
 from .budget import BLOCKS, RESOURCES, shortage
@@ -30,9 +31,6 @@ Seen on iCE40UP5K: of three plans of one network and rate, the one with the fewe
 
 SMALL = {"cells": 1.0, "brams": 0.3, "dsps": 0.3, "sprams": 0.3}
 """What a share of each is worth to the smallest plan that is fast enough: blocks are left for other uses."""
-
-FULL_SLOWDOWN = 0.25
-"""By how much an FPGA with all available cells used is clocked slower than an empty one, seen on iCE40UP5K builds."""
 
 MAX_LEVELS = 300
 """Pairs of limits that are looked at before the search ends with what it has."""
@@ -121,10 +119,13 @@ class Search:
         """The price at which a plan of these cycles and period takes ``frame_time``."""
         return (frame_time / (cycles * (period_ns or self.period_ns)) - 1) / FULL_SLOWDOWN
 
+    def pace(self, chosen: Sequence[Candidate]) -> tuple[int, float]:
+        """Cycles of a plan's slowest stage for a frame, and its clock period in nanoseconds."""
+        return max(c.cycles for c in chosen), max(c.period_ns for c in chosen) or self.period_ns
+
     def time_of(self, chosen: Sequence[Candidate]) -> float:
         """`frame_time` of a plan."""
-        return self.frame_time(max(c.cycles for c in chosen), max(c.period_ns for c in chosen),
-                               self.price(self.total(chosen)))
+        return self.frame_time(*self.pace(chosen), self.price(self.total(chosen)))
 
     # --- within limits -----------------------------------------------------------------------------------------------
 
@@ -266,15 +267,3 @@ class Search:
                 best = self.price(self.total(chosen)), chosen
             floor = min(floor, least)
         return None if best is None else Found(best[1], best[0], min(best[0], floor))
-
-    def least_cycles(self) -> int | None:
-        """Fewest cycles of a frame for which a plan fits at any clock; None if nothing fits."""
-        slowest = self.periods[-1]
-        low, high = 0, len(self.steps)
-        while low < high:
-            middle = (low + high) // 2
-            if self.level(self.steps[middle], slowest).chosen is None:
-                low = middle + 1
-            else:
-                high = middle
-        return self.steps[low] if low < len(self.steps) else None
