@@ -6,7 +6,7 @@
 
 A change is one of the syntax tree: a width one less, < for <=, + for -, an index or the arms of a multiplexer swapped, a
 reset, an enable or an assignment dropped, a sign inverted. What survives is built and compared with the original: the same
-RTLIL is no change at all, and a difference that can never be seen is proved so by induction (SymbiYosys and z3). The exit
+RTLIL is no change at all, and a difference that can never be seen is proved so (Yosys and ABC, see docs/proof.md). The exit
 status is 1 if anything else survives, or if a line that builds hardware is reached by no check. Results are kept in --state,
 so that an interrupted run goes on; they hold as long as the source of the target does not change.
 """

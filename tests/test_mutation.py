@@ -48,7 +48,7 @@ def test_a_few_mutants(name: str):
 
 
 def test_verdicts(tmp_path: Path):
-    """A mutant that only some payloads show, one that is no change, one that is proved equal; kept in a file."""
+    """One that changes the hardware and is proved to behave the same; its fate is kept in a file and not sought again."""
     campaign = Campaign(TARGETS["part gearbox"])
     wider = next(mutant for mutant in campaign.mutants if mutant.function == "Collector.elaborate"
                  and mutant.what == "1 becomes 2")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from amaranth import Cat, Module, Mux, Shape, Signal, signed, unsigned
+from amaranth import Cat, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..cost import Cost
+from ..cost import Cost, ram_brams
 from ..family import Family
 from ..logic_estimate import Logic
 from .lanes import fill, lookup, signed_digits
+from .ram import BankedRam
 
 LATENCY = 2
 """Cycles from ``start`` to ``o.valid`` beside the steps: the controls of a step, and the sum."""
@@ -53,6 +54,8 @@ def schedule(factors: Sequence[int]) -> tuple[Step, ...]:
 class WeightedSum(wiring.Component):
     """Entries are written one by one, for ``pe`` outputs at once; then ``o`` offers Σ factors[e] * entry e.
 
+    They are kept in registers or distributed RAM (see `memory_cost`), or with ``block_ram`` in block RAM.
+
     Everything moves when ``en`` is high, which is ``o.ready | ~o.valid``, combinationally. ``start`` comes with the last
     entry of a sum; step n of `schedule` reads its entry in the (n + 2)-th enabled cycle after that, and ``o.valid`` is high
     ``len(steps) + LATENCY`` cycles after it. An entry may be written again in the cycle of its last reading, not before;
@@ -71,8 +74,9 @@ class WeightedSum(wiring.Component):
         Stream of ``pe`` signed sums modulo ``2**acc_bits``.
     """
 
-    def __init__(self, factors: Sequence[int], *, pe: int, shape: Shape, acc_bits: int):
+    def __init__(self, factors: Sequence[int], *, pe: int, shape: Shape, acc_bits: int, block_ram: bool = False):
         self.factors, self.pe, self.shape, self.acc_bits = tuple(factors), pe, shape, acc_bits
+        self.block_ram = block_ram
         self.steps = schedule(factors)
         super().__init__({
             "write": In(1), "entry": In(range(max(2, len(self.factors)))), "values": In(data.ArrayLayout(shape, pe)),
@@ -84,26 +88,20 @@ class WeightedSum(wiring.Component):
         m = Module()
         steps, en = self.steps, self.en
         m.d.comb += en.eq(self.o.ready | ~self.o.valid)
-        width = self.shape.width * self.pe
-        m.submodules.entries = entries = memory.Memory(shape=width, depth=max(2, len(self.factors)), init=[])
-        write, read = entries.write_port(), entries.read_port(domain="comb")
-        m.d.comb += [write.addr.eq(self.entry), write.data.eq(self.values.as_value()), write.en.eq(en & self.write)]
-
         number = Signal(range(max(2, len(steps))))
         running = Signal()
         last = number == len(steps) - 1
         with m.If(en):
             m.d.sync += [number.eq(Mux(running, number + 1, 0)), running.eq(self.start | (running & ~last))]
 
-        # The register stands before the address and not behind the memory, which block RAM would swallow.
         active, final = Signal(), Signal()
-        entry = Signal(len(read.addr), reset_less=True)
-        m.d.comb += read.addr.eq(entry)
+        entry = Signal.like(self.entry)
+        m.d.comb += entry.eq(lookup(number, [step.entry for step in steps], unsigned(len(entry))))
+        read = self._entries(m, entry)
         shift, negative, inverted = (Signal(name=name, reset_less=True) for name in ("shift", "negative", "inverted"))
         with m.If(en):
             m.d.sync += [
                 active.eq(running), final.eq(running & last), self.o.valid.eq(final),
-                entry.eq(lookup(number, [step.entry for step in steps], unsigned(len(entry)))),
                 shift.eq(lookup(number, [step.shift for step in steps], unsigned(1))),
                 negative.eq(lookup(number, [step.negative for step in steps], unsigned(1))),
                 inverted.eq(active & negative),
@@ -114,11 +112,30 @@ class WeightedSum(wiring.Component):
             total = Signal(signed(self.acc_bits), name=f"total{p}", reset_less=True)
             # The bit that a shift brings in is a zero, complemented like the rest.
             moved = Mux(shift, Cat(inverted, total)[:self.acc_bits], total)
-            term = data.View(data.ArrayLayout(self.shape, self.pe), read.data)[p]
+            term = data.View(data.ArrayLayout(self.shape, self.pe), read)[p]
             with m.If(en):
                 m.d.sync += total.eq(Mux(active, (moved ^ flip.replicate(self.acc_bits)).as_signed() + term, 0))
             m.d.comb += self.o.payload[p].eq(total)
         return m
+
+    def _entries(self, m: Module, entry: Signal) -> Value:
+        """The entry of all outputs whose number was ``entry`` one enabled cycle ago."""
+        width, depth = self.shape.width * self.pe, max(2, len(self.factors))
+        write = self.en & self.write
+        if self.block_ram:
+            m.submodules.entries = ram = BankedRam(width, depth, banks=1)
+            m.d.comb += [ram.write_addr.eq(self.entry), ram.write_data.eq(self.values.as_value()), ram.write_en.eq(write),
+                         ram.read_addr.eq(entry), ram.read_en.eq(self.en)]
+            return ram.read_data
+        m.submodules.entries = entries = memory.Memory(shape=width, depth=depth, init=[])
+        store, read = entries.write_port(), entries.read_port(domain="comb")
+        # The register stands before the address and not behind the memory, which block RAM would swallow.
+        address = Signal(len(read.addr), reset_less=True)
+        with m.If(self.en):
+            m.d.sync += address.eq(entry)
+        m.d.comb += [store.addr.eq(self.entry), store.data.eq(self.values.as_value()), store.en.eq(write),
+                     read.addr.eq(address)]
+        return read.data
 
 
 def memory_cost(family: Family, depth: int, width: int) -> Cost:
@@ -139,13 +156,15 @@ def table_luts(tables: Sequence[Sequence[int]], count: int, family: Family) -> i
     return logic.luts([logic.tree(fill(table, len(number)), number) for table in tables])
 
 
-def weighted_sum_cost(factors: Sequence[int], *, pe: int, width: int, acc_bits: int, family: Family) -> Cost:
+def weighted_sum_cost(factors: Sequence[int], *, pe: int, width: int, acc_bits: int, family: Family,
+                      block_ram: bool = False) -> Cost:
     """Cells of a `WeightedSum`."""
     steps, depth = schedule(factors), max(2, len(factors))
     address_bits, number_bits = (depth - 1).bit_length(), max(1, (len(steps) - 1).bit_length())
     tables = [[step.entry >> bit & 1 for step in steps] for bit in range(address_bits)]
     tables += [[int(step.shift) for step in steps], [int(step.negative) for step in steps]]
     control = Cost(luts=table_luts(tables, len(steps), family) + 1.5 * number_bits + CONTROL_LUTS,
-                   ffs=number_bits + address_bits + 7)
+                   ffs=number_bits + (0 if block_ram else address_bits) + 7)
     sums = Cost(luts=2 * pe * acc_bits, ffs=pe * acc_bits, adder_bits=pe * acc_bits, adders=pe)
-    return memory_cost(family, len(factors), pe * width) + control + sums
+    kept = Cost(brams=ram_brams(pe * width, depth, 1)) if block_ram else memory_cost(family, len(factors), pe * width)
+    return kept + control + sums

@@ -8,7 +8,8 @@ import pkgutil
 from ..mac import MacUnit
 
 # An import error is not caught: a unit that cannot be imported is a bug that must be seen.
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+_modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
 
-UNITS: dict[str, type[MacUnit]] = {unit.name: unit for unit in MacUnit.__subclasses__()}
+UNITS: dict[str, type[MacUnit]] = {
+    unit.name: unit for module in _modules for unit in vars(module).values()
+    if isinstance(unit, type) and issubclass(unit, MacUnit) and unit.__module__ == module.__name__}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -42,15 +42,19 @@ class Bucket(MacUnit):
     name = "bucket"
     needs = "a dictionary"
     any_length = False
+    most_entries: ClassVar[int] = MOST_ENTRIES
+
+    block_ram: ClassVar[bool] = False
+    """Whether buckets, and what is read from them, are in block RAM."""
 
     @classmethod
     def reject(cls, codebook: Codebook, x_bits: int, x_signed: bool) -> str | None:
         if codebook.table is not None:
-            return "bucket needs a dictionary, not a product table"
-        if codebook.entries > MOST_ENTRIES:
-            return f"bucket needs a dictionary of at most {MOST_ENTRIES} entries, not {codebook.entries}"
+            return f"{cls.name} needs a dictionary, not a product table"
+        if codebook.entries > cls.most_entries:
+            return f"{cls.name} needs a dictionary of at most {cls.most_entries} entries, not {codebook.entries}"
         if not codebook.dictionary.any():
-            return "bucket needs a dictionary with a value other than 0"
+            return f"{cls.name} needs a dictionary with a value other than 0"
         return None
 
     @cached_property
@@ -106,11 +110,15 @@ class Bucket(MacUnit):
     def latency(self) -> int:
         return tree_levels(self.simd) + len(self.used) + len(schedule(self.factors)) + 2 + LATENCY
 
+    def lane_cost(self) -> Cost:
+        """Cells of the buckets of a lane, with the register of what is read."""
+        width = self.shape(0).width
+        adder = Cost(luts=width, ffs=width + self.index_bits, adder_bits=width, adders=1)
+        return memory_cost(self.family, self.codebook.entries, width) + adder
+
     def cost(self) -> Cost:
-        lanes, width, count = self.pe * self.simd, self.shape(0).width, len(self.used)
-        registers = Cost(ffs=self.simd * self.x_bits + lanes * (self.index_bits + width))
-        adder = Cost(luts=width, ffs=0, adder_bits=width, adders=1)
-        lane = memory_cost(self.family, self.codebook.entries, width) + adder
+        lanes, count = self.pe * self.simd, len(self.used)
+        registers = Cost(ffs=self.simd * self.x_bits)
         sums, left = Cost(), self.simd
         for level in range(1, 1 + tree_levels(self.simd)):
             bits, adds = self.shape(level).width, left // 2
@@ -119,8 +127,8 @@ class Bucket(MacUnit):
         number = max(1, (count - 1).bit_length())
         control = Cost(luts=1.5 * number + 5, ffs=(2 + tree_levels(self.simd)) * (number + 2) + 4)
         end = weighted_sum_cost(self.factors, pe=self.pe, width=self.shape(tree_levels(self.simd)).width,
-                                acc_bits=self.inner_bits, family=self.family)
-        return lane * lanes + registers + sums * self.pe + control + end
+                                acc_bits=self.inner_bits, family=self.family, block_ram=self.block_ram)
+        return self.lane_cost() * lanes + registers + sums * self.pe + control + end
 
     def create(self) -> wiring.Component:
         return BucketArray(self)
@@ -160,7 +168,8 @@ class BucketArray(wiring.Component):
         m = Module()
         unit = self.unit
         levels = tree_levels(unit.simd)
-        m.submodules.sums = sums = WeightedSum(unit.factors, pe=unit.pe, shape=unit.shape(levels), acc_bits=unit.inner_bits)
+        m.submodules.sums = sums = WeightedSum(unit.factors, pe=unit.pe, shape=unit.shape(levels), acc_bits=unit.inner_bits,
+                                              block_ram=unit.block_ram)
         en, count = sums.en, len(unit.used)
         m.d.comb += [self.i.ready.eq(en), self.o.valid.eq(sums.o.valid), sums.o.ready.eq(self.o.ready)]
         for p in range(unit.pe):
