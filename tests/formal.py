@@ -7,8 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+from amaranth import Module, Signal, Value
 from amaranth.back import rtlil
+from amaranth.hdl import Assert
 from amaranth.lib import wiring
+
+
+def assert_held(m: Module, o) -> None:
+    """The rule of streams: what ``o`` offers stays offered, unchanged, until it is taken."""
+    payload = Value.cast(o.payload)
+    waited, held = Signal(), Signal(len(payload))
+    m.d.sync += [waited.eq(o.valid & ~o.ready), held.eq(payload)]
+    with m.If(waited):
+        m.d.comb += Assert(o.valid & (payload.as_unsigned() == held))
 
 
 def prove(proof: wiring.Component, depth: int, folder: Path) -> None:

@@ -16,7 +16,7 @@ from amaranth import Array, Cat, Const, Module, Mux, ResetSignal, Signal, Value
 from amaranth.hdl import Assert, Assume
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
-from formal import prove
+from formal import assert_held, prove
 
 from lutq_hw.gateware.top_k import TopKStage
 from lutq_hw.network import ActivationTable, Shift, TensorType, Thresholds
@@ -89,10 +89,7 @@ class StageProof(wiring.Component):
         with m.If(results > 0):
             m.d.comb += Assert(dut.o.payload == first)
 
-        waited, held = Signal(), Signal.like(first)
-        m.d.sync += [waited.eq(dut.o.valid & ~dut.o.ready), held.eq(dut.o.payload)]
-        with m.If(waited):
-            m.d.comb += Assert(dut.o.valid & (dut.o.payload == held))
+        assert_held(m, dut.o)
         return m
 
     def code(self, number: Value, p: int, acc: Value) -> Value:

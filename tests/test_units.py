@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from spaced import component
 from stream_helpers import bursts, never, stalls, transfer
 
+import lutq_hw.units
 from lutq_hw.mac import MacUnit
 from lutq_hw.network import Codebook, TensorType
 from lutq_hw.network.tensor import signed_bits
@@ -167,7 +169,7 @@ def test_layer(name, seed):
     run(unit, *layer_stimulus(unit, 8, rng), seed, rng.choice(["never", "often"]), rng.choice(["never", "bursts"]))
 
 
-def accepts(name: str, book: Codebook, x_bits: int, x_signed: bool) -> bool:
+def accepts(name: str, book: Codebook, x_bits: int, x_signed: bool = False) -> bool:
     return UNITS[name].reject(book, x_bits, x_signed) is None
 
 
@@ -177,14 +179,13 @@ def suited(name: str, x_bits: int = 4, x_signed: bool = False) -> list[Codebook]
     return [book for book in books if accepts(name, book, x_bits, x_signed)]
 
 
-@pytest.mark.parametrize("name", UNITS)
-@pytest.mark.parametrize("kind", DICTIONARIES)
 @pytest.mark.parametrize("x_signed", [False, True])
-def test_every_dictionary(name, kind, x_signed):
-    """Values of each dictionary, without stalls."""
-    book = codebook(DICTIONARIES[kind])
-    if accepts(name, book, 4, x_signed):
-        conform(make(name, book, x_signed=x_signed), [3, 1, 1, 4, 2, 3], seed=len(kind))
+@pytest.mark.parametrize(("name", "kind", "x_bits"), [
+    (name, kind, x_bits) for name in UNITS for kind, values in DICTIONARIES.items() for x_bits in (4, 2)
+    if accepts(name, codebook(values), x_bits) and (x_bits == 4 or not accepts(name, codebook(values), 4))])
+def test_every_dictionary(name, kind, x_bits, x_signed):
+    """Values of each dictionary, with activations of 4 bits or else of 2, without stalls."""
+    conform(make(name, codebook(DICTIONARIES[kind]), x_bits=x_bits, x_signed=x_signed), [3, 1, 1, 4, 2, 3], seed=len(kind))
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -299,5 +300,6 @@ def test_what_is_not_rejected():
 
 
 def test_units_are_found():
-    assert {"shared-products", "product-table", "shift-add", "multiplier"} <= set(UNITS)
+    files = (Path(lutq_hw.units.__file__).parent).glob("[!_]*.py")
+    assert {file.stem for file in files} == {unit.__module__.rpartition(".")[2] for unit in UNITS.values()}
     assert all(unit.name == name for name, unit in UNITS.items())

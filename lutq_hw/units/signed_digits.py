@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth import Module, Value, unsigned
 from amaranth.lib import wiring
 
 from ..cost import Cost
 from ..gateware.accumulate import TermRange
 from ..gateware.digits import signed_digits
 from ..gateware.lane_cost import row_bits, row_cost
-from ..gateware.lanes import TABLE_BITS, by_address, complemented_range, fill, lookup, multiple, select
+from ..gateware.lanes import TABLE_BITS, by_address, complemented_range, fill, lookup, multiple
 from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, kept_view, once_per_codebook
+from ..gateware.shifter import Shifter, odd_and_shift, stage_uses
 from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network import Codebook
-from .shift_add import odd_and_shift, shift_stages, stage_uses
 
 MAX_DIGITS = 4
 """Signed digits of a value, without what all values have in common."""
@@ -80,7 +80,7 @@ class SignedDigits(MacUnit):
     @property
     def row_register(self) -> bool:
         """Whether a row needs adders, and so a register."""
-        return self.x_bits > TABLE_BITS and any(odd > 1 for odd in self.odds)
+        return self.x_bits > TABLE_BITS and any(odd > 1 for odd in self.shifter.odds)
 
     @property
     def latency(self) -> int:
@@ -92,33 +92,17 @@ class SignedDigits(MacUnit):
         return complemented_range(self, self.factor)
 
     @cached_property
-    def odds(self) -> list[int]:
-        """The odd multiples in the row of an activation."""
-        return sorted({odd for odd, _ in map(odd_and_shift, self.values) if odd})
-
-    @cached_property
-    def stages(self) -> tuple[int, ...]:
-        """What the stages of the shifter shift by."""
-        parts = map(odd_and_shift, self.values)
-        return shift_stages(frozenset(shift - self.term.zeros for odd, shift in parts if odd))
+    def shifter(self) -> Shifter:
+        """What a lane does for each index."""
+        return Shifter(self.values, self.term.zeros)
 
     @cached_property
     def controls(self) -> dict[str, list[int]]:
-        """Control bits of a lane for every index: ``odd`` number in the row, ``nonzero``, ``shift`` stages, ``sign``.
-
-        Bits that are the same for every index are left out.
-        """
-        parts = [odd_and_shift(value) for value in self.values]
+        """`Shifter.controls`, bits of the index where that can be."""
         nothing = [value == 0 for value in self.values]
-        which = [self.odds.index(odd) if odd else 0 for odd, _ in parts]
-        bits = {f"odd{bit}": [number >> bit & 1 for number in which] for bit in range((len(self.odds) - 1).bit_length())}
-        bits["nonzero"] = [int(value != 0) for value in self.values]
-        uses = stage_uses(self.stages, [shift - self.term.zeros if odd else 0 for odd, shift in parts])
-        bits |= {f"shift{stage}": [use[stage] for use in uses] for stage in range(len(self.stages))}
-        bits["sign"] = [int(value < 0) for value in self.values]
         # A closed gate may be shifted and complemented as well: -0 is 0.
         bits = {name: column if name == "nonzero" or (name == "sign" and not self.term.carries)
-                else by_index_bit(column, nothing) for name, column in bits.items()}
+                else by_index_bit(column, nothing) for name, column in self.shifter.controls.items()}
         return {name: column for name, column in bits.items() if len(set(column)) > 1}
 
     @once_per_codebook
@@ -130,18 +114,7 @@ class SignedDigits(MacUnit):
         logic = Logic(self.family.lut_inputs)
         index = [logic.input(("index", bit)) for bit in range(self.index_bits)]
         bits = {name: logic.tree(fill(column, self.index_bits), index) for name, column in self.controls.items()}
-        width = self.term.bits
-        place = [bit for name, bit in bits.items() if name.startswith("odd")]
-        rows = [row_bits(logic, self.levels * odd, width) for odd in self.odds]
-        columns = zip(*(rows[n] for n in fill(range(len(rows)), len(place))), strict=True)
-        value = [logic.table(column, place) for column in columns]
-        if "nonzero" in bits:
-            value = [logic.mux(bits["nonzero"], bit, 0) for bit in value]
-        for name, control in bits.items():
-            if name.startswith("shift"):
-                moved = [0] * self.stages[int(name.removeprefix("shift"))] + value
-                value = [logic.mux(control, high, low) for high, low in zip(moved, value, strict=False)]
-        value = [logic.xor(bits.get("sign", 0), bit) for bit in value]
+        value = self.shifter.logic(logic, bits, self.levels, self.term.bits)
         return min(self._staged_luts(), logic.luts(value), self._table_luts())
 
     def _table_luts(self) -> float:
@@ -172,7 +145,7 @@ class SignedDigits(MacUnit):
         width = self.term.bits
         logic = Logic()
         rows = [[frozenset([bit]) if bit > 1 else NONE for bit in row_bits(logic, self.levels * odd, width)]
-                for odd in self.odds]
+                for odd in self.shifter.odds]
         place = [bit for name, bit in bits.items() if name.startswith("odd")]
         rows = [rows[n] for n in fill(range(len(rows)), len(place))]
         for control in place:
@@ -180,10 +153,9 @@ class SignedDigits(MacUnit):
         value = rows[0]
         if "nonzero" in bits:
             value = stages.mux(bits["nonzero"], value, [NONE] * width)
-        for name, control in bits.items():
-            if name.startswith("shift"):
-                moved = [NONE] * self.stages[int(name.removeprefix("shift"))] + value
-                value = stages.mux(control, moved[:width], value)
+        for stage, shift in enumerate(self.shifter.stages):
+            if f"shift{stage}" in bits:
+                value = stages.mux(bits[f"shift{stage}"], ([NONE] * shift + value)[:width], value)
         if "sign" in bits:
             value = stages.join(bits["sign"], value)
         decode = Logic(self.family.lut_inputs)
@@ -194,8 +166,8 @@ class SignedDigits(MacUnit):
     @once_per_codebook
     def row_cost(self) -> Cost:
         """Cells of one activation's odd multiples."""
-        columns = [self.levels * odd for odd in self.odds]
-        return row_cost(self, columns, self.odds, self.term.bits, registered=self.row_register)
+        odds = self.shifter.odds
+        return row_cost(self, [self.levels * odd for odd in odds], odds, self.term.bits, registered=self.row_register)
 
     def cost(self) -> Cost:
         lane = Cost(luts=self.lane_luts(), ffs=self.index_bits * self.row_register + self.term.carries)
@@ -263,17 +235,16 @@ def by_shift(weights: Codebook) -> Codebook:
         return flat
     values = flat.dictionary[0].tolist()
     factor = common_factor(values)
-    parts = [odd_and_shift(value // factor) for value in values]
-    zeros = min((shift for odd, shift in parts if odd), default=0)
-    stages = shift_stages(frozenset(shift - zeros for odd, shift in parts if odd))
-    odds = sorted({odd for odd, _ in parts if odd})
+    zeros = min((shift for odd, shift in map(odd_and_shift, values) if odd), default=0)
+    shifter = Shifter([value // factor for value in values], zeros)
     half = 1 << flat.index_bits - 1
     places: list[int | None] = [None for _ in range(2 * half)]
     # Zero goes last, to what is left: its controls are those of a shift with the gate closed.
     for entry in sorted(range(len(values)), key=lambda entry: (values[entry] == 0, abs(values[entry]))):
-        odd, shift = parts[entry]
-        (use,) = stage_uses(stages, [shift - zeros if odd else 0])
-        wanted = sum(bit << n for n, bit in enumerate(use)) + ((odds.index(odd) if odd else 0) << len(stages))
+        odd, shift = shifter.parts[entry]
+        (use,) = stage_uses(shifter.stages, [shift])
+        which = shifter.odds.index(odd) if odd else 0
+        wanted = sum(bit << n for n, bit in enumerate((*use, which)))
         begin = half if values[entry] < 0 else 0
         free = [begin + wanted % half, *range(begin, begin + half), *range(2 * half)]
         places[next(place for place in free if places[place] is None)] = entry
@@ -289,21 +260,8 @@ class SignedDigitsArray(MacArray):
 
     def row(self, m: Module, t: int, *activations: Value) -> Sequence[Value]:
         (x,) = activations
-        return [x if odd == 1 else multiple(x, odd) for odd in self.digits.odds]
+        return [x if odd == 1 else multiple(x, odd) for odd in self.digits.shifter.odds]
 
     def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
-        unit = self.digits
-        bits = {key: lookup(controls, column, unsigned(1)) for key, column in unit.controls.items()}
-        place = Cat(bit for key, bit in bits.items() if key.startswith("odd"))
-        value = select(place, row, range(len(row)))
-        if "nonzero" in bits:
-            value = Mux(bits["nonzero"], value, 0)
-        for key, bit in bits.items():
-            if key.startswith("shift"):
-                value = Mux(bit, value << unit.stages[int(key.removeprefix("shift"))], value)
-        wide = Signal(signed(unit.term.bits), name=name)
-        m.d.comb += wide.eq(value)
-        if not self.term.carries:
-            return Term(wide)
-        sign = bits.get("sign", Const(1, 1))
-        return Term((wide ^ sign.replicate(len(wide))).as_signed(), sign)
+        bits = {key: lookup(controls, column, unsigned(1)) for key, column in self.digits.controls.items()}
+        return self.digits.shifter.lane(m, name, row, bits, self.term)

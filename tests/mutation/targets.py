@@ -297,6 +297,10 @@ def networks(count: int = 24, seeds: int = 150) -> tuple[NetworkCheck, ...]:
     return tuple(chosen)
 
 
+LANE_PARTS = ("lanes", "shifter")
+"""Modules that describe no component, but what lanes are made of."""
+
+
 def parts() -> dict[str, ModuleType]:
     """Modules of the gateware that describe components of an accelerator, by name of their file."""
     found: dict[str, ModuleType] = {}
@@ -313,7 +317,7 @@ def parts() -> dict[str, ModuleType]:
     pieces = {name: module for name, module in found.items() if any(
         isinstance(value, type) and issubclass(value, wiring.Component) and value.__module__ == module.__name__
         for value in vars(module).values())}
-    return dict(sorted({**pieces, "lanes": sys.modules["lutq_hw.gateware.lanes"]}.items()))
+    return dict(sorted((pieces | {name: found[name] for name in LANE_PARTS}).items()))
 
 
 def targets() -> dict[str, Target]:
@@ -324,11 +328,10 @@ def targets() -> dict[str, Target]:
               for name, stage in OUTPUTS.items()}
     own: dict[str, Callable[[], Sequence[Check]]] = {
         "skid": skid_checks, "gearbox": gearbox_checks, "argmax": argmax_checks,
-        "mac_array": lambda: interleaved([unit_checks(name) for name in UNITS]),
-        "accumulate": lambda: interleaved([unit_checks(name) for name in UNITS]),
-        "lanes": lambda: interleaved([unit_checks(name) for name in UNITS]),
         "serial": lambda: interleaved([stage_checks(name) for name in OUTPUTS]),
     }
+    own |= dict.fromkeys(("mac_array", "accumulate", *LANE_PARTS),
+                         lambda: interleaved([unit_checks(name) for name in UNITS]))
     return found | {f"part {name}": Target(f"part {name}", module, own.get(name, networks))
                     for name, module in parts().items()}
 
