@@ -49,7 +49,9 @@ class Kind:
 KINDS = {
     "binary": Kind((-1, 1)),
     "binary-x1": Kind((-1, 1), x_bits=1),
+    "two-x1": Kind((-7, 11), x_bits=1),
     "ternary": Kind((-1, 0, 1), target=15.7),
+    "ternary-x1": Kind((-1, 0, 1), x_bits=1),
     "ternary-x2": Kind((-1, 0, 1), x_bits=2),
     "powers8": Kind((-8, -4, -2, 0, 1, 2, 4, 8), target=23.2),
     "free4": Kind((-7, -2, 3, 11), target=39.7),

@@ -46,6 +46,10 @@ class Logic:
             self._support.append(support)
         return self._known[key]
 
+    def support(self, bit: int) -> frozenset[int]:
+        """The inputs that a bit depends on."""
+        return self._support[bit]
+
     def xor(self, a: int, b: int) -> int:
         """``a ^ b``."""
         low, high = sorted((a, b))

@@ -66,13 +66,13 @@ def test_a_mobile_network_equals_golden(tmp_path: Path):
     assert verdict.differences == [] and verdict.words > 0
 
 
-def depthwise(groups: int, multiplier: int = 1, channels: int = 1) -> Network:
+def depthwise(groups: int, multiplier: int = 1, channels: int = 1, bits: int = 3) -> Network:
     """One grouped convolution."""
     rng = np.random.default_rng(groups)
     outputs = groups * multiplier
     conv = Conv2d("conv", "image", Codebook(rng.integers(0, 3, (outputs, 3, 3, channels)), [-1, 0, 1]),
                   step=Shift(1, 3), padding=1, groups=groups)
-    return Network("net", (Input("image", TensorType((5, 4, groups * channels), 3)), conv, Flatten("flat", "conv"),
+    return Network("net", (Input("image", TensorType((5, 4, groups * channels), bits)), conv, Flatten("flat", "conv"),
                            Output("out", "flat")))
 
 
@@ -85,11 +85,11 @@ SPREADING = [name for name, unit in UNITS.items() if unit.spreads]
     (unit, *SIZES[n % 3]) for n, unit in enumerate(SPREADING)])
 def test_several_groups_at_once(unit: str, groups: int, multiplier: int, channels: int, spread: int, rows: int,
                                 tmp_path: Path):
-    network = depthwise(groups, multiplier, channels)
-    conv = network.weighted[0]
+    weights = depthwise(groups, multiplier, channels).weighted[0].weights
+    bits = next(bits for bits in (3, 1) if UNITS[unit].refusal(weights, TensorType((groups * channels,), bits)) is None)
+    network = depthwise(groups, multiplier, channels, bits)
     entry = LayerPlan(node="conv", unit=unit, pe=spread * multiplier, channels=channels, rows=rows, spread=spread,
                       output="shift", output_lanes=spread * multiplier)
-    assert UNITS[unit].refusal(conv.weights, network.input_type(conv)) is None
     plan = Plan(network.digest, (entry,))
     codes = random_codes(np.random.default_rng(1), network, 2)
     assert amaranth_verdict(case_of("grouped", network, plan, codes, Stalls(0.3, 0.3, 1)), tmp_path).differences == []

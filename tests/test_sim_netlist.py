@@ -39,10 +39,11 @@ PAIRS = [pair for pair, _ in zip(zip(cycle(UNITS), cycle(OUTPUTS), strict=False)
 def tiny_network(unit: str, output: str) -> tuple[Network, Plan]:
     """A dense layer that has both."""
     rng = np.random.default_rng([len(unit), len(output)])
-    values = next(values for values in DICTIONARIES.values() if len(values) > 2 and accepts(unit, codebook(values), 3, False))
+    values, bits = next((values, bits) for bits in (3, 1) for values in DICTIONARIES.values()
+                        if len(values) > 2 and accepts(unit, codebook(values), bits))
     weights = Codebook(rng.integers(0, len(values), (4, 6)), dictionary=values)
     node = Dense("dense", "image", weights, rng.integers(-9, 10, 4), random_step(rng, output, 4))
-    network = Network("tiny", (Input("image", TensorType((6,), 3)), node, Output("out", "dense")))
+    network = Network("tiny", (Input("image", TensorType((6,), bits)), node, Output("out", "dense")))
     layer = LayerPlan(node="dense", unit=unit, pe=2, channels=3, output=output, output_lanes=1)
     return network, Plan(network.digest, (layer,))
 

@@ -1,0 +1,149 @@
+"""Two products and their sum as one table, for activations and indices of few bits: there is no adder between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import NamedTuple, TypeVar
+
+from amaranth import Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+
+from ..cost import Cost
+from ..gateware.accumulate import TermRange
+from ..gateware.lanes import by_address, exact_range, lookup
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
+from ..logic_estimate import Logic
+from ..mac import MacUnit
+from ..network import Codebook
+
+PAIR = 2
+"""Lanes that share a table."""
+
+MOST_BITS = 3
+"""Of an activation and an index together: a pair then has at most as many as the widest lut has inputs, six."""
+
+Bit = TypeVar("Bit")
+
+
+class Table(NamedTuple):
+    """What a table costs."""
+
+    luts: int
+    bits: int
+    """Results of its own, each kept in a register."""
+
+    shared_luts: int
+    shared_bits: int
+    """The same of results that the indices have no part in: all outputs have them in common."""
+
+
+class MergedTables(MacUnit):
+    """Every two lanes look the sum of their products up, in a table addressed by both activations and both indices.
+
+    For activations of 1 bit and a dictionary of 2 values a bit of that sum is one LUT4, where two look-ups and an adder take
+    more than two; up to six address bits it is one LUT6. The adder tree has a level less, and half the operands.
+    """
+
+    name = "merged-tables"
+    needs = f"a dictionary, and at most {MOST_BITS} bits of an activation and an index together"
+    spreads = True
+
+    @classmethod
+    def reject(cls, codebook: Codebook, x_bits: int, x_signed: bool) -> str | None:
+        if codebook.table is not None:
+            return "merged-tables needs a dictionary, not a product table"
+        if x_bits + codebook.index_bits > MOST_BITS:
+            return (f"merged-tables needs an activation and an index of at most {MOST_BITS} bits together, not "
+                    f"{x_bits} and {codebook.index_bits}")
+        return None
+
+    @property
+    def terms(self) -> int:
+        """Terms of an output in a word."""
+        return -(-self.simd // PAIR)
+
+    @property
+    def latency(self) -> int:
+        return array_latency(self.terms)
+
+    @cached_property
+    def term(self) -> TermRange:
+        """Range of a pair's sum, or of a product alone where there is but one lane."""
+        one = exact_range(self)
+        lanes = min(PAIR, self.simd)
+        return TermRange(lanes * one.low, lanes * one.high, one.zeros)
+
+    @property
+    def width(self) -> int:
+        """Bits of a pair's sum that the accumulator has a use for."""
+        return min(self.term.bits, max(1, self.acc_bits - self.term.zeros))
+
+    @cached_property
+    def words(self) -> list[int]:
+        """Products by address, the activation's code in the low bits."""
+        return by_address(self, self.products >> self.term.zeros)
+
+    def table(self, lanes: int) -> Table:
+        """Cells of a table of so many lanes."""
+        logic = Logic(self.family.lut_inputs)
+        x, index = ([[logic.input((name, lane, bit)) for bit in range(bits)] for lane in range(lanes)]
+                    for name, bits in (("x", self.x_bits), ("index", self.index_bits)))
+        products = [[logic.tree([word >> bit & 1 for word in self.words], [*mine, *which]) for bit in range(self.width)]
+                    for mine, which in zip(x, index, strict=True)]
+        found = {bit for bit in added(products, logic.xor, logic.mux) if bit > 1}
+        shared = {bit for bit in found if logic.support(bit) <= set().union(*x)}
+        luts = logic.luts(sorted(shared))
+        return Table(logic.luts(sorted(found)) - luts, len(found - shared), luts, len(shared))
+
+    def cost(self) -> Cost:
+        # Here the registers of the tables are counted bit by bit.
+        whole = array_cost(self, self.term, lane=Cost(ffs=-self.width), terms=self.terms)
+        pairs, alone = divmod(self.simd, PAIR)
+        for lanes, count in ((PAIR, pairs), (1, alone)):
+            if count:
+                table = self.table(lanes)
+                whole += Cost(luts=table.luts, ffs=table.bits) * (self.pe * count)
+                whole += Cost(luts=table.shared_luts, ffs=table.shared_bits) * (self.spread * count)
+        return whole
+
+    def create(self) -> wiring.Component:
+        return MergedTablesArray(self)
+
+
+def added(numbers: Sequence[Sequence[Bit]], xor: Callable[[Bit, Bit], Bit], mux: Callable[[Bit, Bit, Bit], Bit]) -> list[Bit]:
+    """Sum of one or two numbers of as many bits, modulo their width, without an adder's carry chain.
+
+    Written so, synthesis makes a table of it that is smaller than what it finds from the table's contents.
+    """
+    if len(numbers) == 1:
+        return list(numbers[0])
+    carry: Bit | None = None
+    total = []
+    for a, b in zip(*numbers, strict=True):
+        differs = xor(a, b)
+        total.append(differs if carry is None else xor(differs, carry))
+        carry = mux(a, b, a) if carry is None else mux(differs, carry, a)
+    return total
+
+
+class MergedTablesArray(MacArray):
+    """The array of `MergedTables`."""
+
+    def __init__(self, unit: MergedTables):
+        super().__init__(unit, unit.term, group=PAIR)
+        self.tables = unit
+
+    def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
+        unit = self.tables
+
+        def named(value: Value) -> Signal:
+            # Every bit once: what is used twice would be written down twice.
+            wire = Signal(len(value), name=f"{name}_wire")
+            m.d.comb += wire.eq(value)
+            return wire
+
+        products = [named(lookup(Cat(x, controls.word_select(lane, unit.index_bits)), unit.words, signed(self.term.bits)))
+                    for lane, x in enumerate(row)]
+        total = added(products, lambda a, b: named(a ^ b), lambda select, high, low: named(Mux(select, high, low)))
+        return Term(Cat(total).as_signed())
