@@ -28,3 +28,10 @@ class ToolError(LutqError):
 
 class LinkError(LutqError):
     """A board that does not answer, answers wrongly, or holds another network."""
+
+
+def reason(error: BaseException) -> str:
+    """What an exception of other people's code says, as part of a sentence: how it begins, or its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    begin = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return begin.partition(". ")[0].rstrip(".")

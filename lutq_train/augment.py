@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
-from lutq_hw.errors import InputError
+from .ranges import check_ranges
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,7 @@ class Augmentation:
     crop: int = 0               # pixels added on all sides, of which a random part of the old size is kept
 
     def __post_init__(self) -> None:
-        for key, high in (("shift", 16), ("rotate", 180), ("zoom", 0.9), ("crop", 16)):
-            value = getattr(self, key)
-            if not 0 <= value <= high:
-                raise InputError(f"augmentation.{key} must be from 0 to {high}, not {value}")
+        check_ranges(self, "augmentation", shift=(0, 16), rotate=(0, 180), zoom=(0, 0.9), crop=(0, 16))
 
 
 class Motion(Protocol):

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.nn import functional as F
 
-from lutq_hw.errors import InputError
+from lutq_hw.errors import InputError, reason
 
 from .method import ActivationQuantizer
 
@@ -47,7 +47,7 @@ class Kind(Enum):
 MODULES: list[tuple[tuple[type, ...], Kind]] = [
     ((ActivationQuantizer,), Kind.QUANTIZE),
     ((nn.Linear, nn.Conv2d), Kind.WEIGHTS),
-    ((nn.BatchNorm1d, nn.BatchNorm2d), Kind.NORM),
+    ((nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm), Kind.NORM),
     ((nn.ReLU6, nn.Hardtanh), Kind.CLAMP),
     ((nn.ReLU,), Kind.RELU),
     ((nn.Tanh,), Kind.TANH),
@@ -63,6 +63,7 @@ FUNCTIONS: dict[Any, Kind] = {
     F.max_pool2d: Kind.MAX_POOL, F.avg_pool2d: Kind.AVG_POOL, F.adaptive_avg_pool2d: Kind.AVG_POOL,
     torch.mean: Kind.AVG_POOL, torch.flatten: Kind.FLATTEN, torch.add: Kind.ADD, operator.add: Kind.ADD,
     operator.iadd: Kind.ADD, operator.getitem: Kind.SLICE, F.pad: Kind.PAD, F.dropout: Kind.SAME,
+    F.dropout2d: Kind.SAME,
 }
 
 METHODS: dict[str, Kind] = {
@@ -81,7 +82,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a graph once and writes into every node's ``meta`` its shape, or its value where that is no tensor."""
+    """Runs a graph once and writes into every node's ``meta`` its shape, or its value where that is numbers."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
@@ -91,15 +92,52 @@ class _Recorder(fx.Interpreter):
         try:
             result = super().run_node(n)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            raise InputError(f"{where(n)}: the network does not run on the example: {str(error).splitlines()[0]}"
-                             ) from None
+            raise InputError(f"{where(n)}: the network does not run on the example: {reason(error)}") from None
         if isinstance(result, Tensor):
             n.meta["shape"] = tuple(result.shape)
             if n.op == "placeholder":
                 n.meta["negative"] = bool((result < 0).any())
-        else:
+        elif not _holds_tensors(result):
             n.meta["value"] = result
         return result
+
+
+def _holds_tensors(value: Any) -> bool:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, Tensor) or any(map(_holds_tensors, values))
+
+
+def check_plain(model: nn.Module) -> None:
+    """Refuse a network in one of PyTorch's wrappers, whose own forward method is no network.
+
+    Raises
+    ------
+    InputError
+        With what to give instead.
+    """
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise InputError(f"{type(model).__name__}: must be unwrapped; give its .module, and wrap it after "
+                         "lutq_train.quantize")
+    if hasattr(model, "_orig_mod"):  # looking for the class would import the compiler
+        raise InputError(f"{type(model).__name__}: must be the network that was compiled; give that one, and compile it "
+                         "after lutq_train.quantize")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise InputError(f"{type(model).__name__}: must be a plain nn.Module, not a scripted one")
+
+
+def check_example(example: Any) -> None:
+    """Refuse what is no batch of inputs.
+
+    Raises
+    ------
+    InputError
+        With what it is.
+    """
+    if not isinstance(example, Tensor) or not example.is_floating_point() or not example.numel():
+        kind = f"{example.dtype} of shape {tuple(example.shape)}" if isinstance(example, Tensor) else type(example).__name__
+        raise InputError(f"example must be a tensor of floating-point numbers, a batch of inputs, not {kind}")
+    if not bool(torch.isfinite(example).all()):
+        raise InputError("example must hold finite numbers")
 
 
 class Capture:
@@ -113,11 +151,12 @@ class Capture:
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         self.model = model
+        tracer = _Tracer()
         try:
-            self.graph = _Tracer().trace(model)
+            self.graph = tracer.trace(model)
         except Exception as error:  # a tracer runs the user's code with stand-ins: anything may come back
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{type(model).__name__}: forward cannot be recorded ({reason}); it must do the same "
+            inside = next(reversed(tracer.module_stack), "") or type(model).__name__
+            raise InputError(f"{inside}: forward cannot be recorded ({reason(error)}); it must do the same "
                              "operations for every input: take decisions that depend on values or shapes out of it"
                              ) from None
         inputs = [str(node.target) for node in self.graph.nodes if node.op == "placeholder"]

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lutq_hw import modelfile
+from lutq_hw.coded import CODINGS
 from lutq_hw.errors import InputError, LutqError
 from lutq_hw.network import Network
 
 from . import compression, datasets, distributed, loop, recipe, run, table, tensorboard, verify
 from .export import network as to_network
 from .terminal import Progress, counting
-
-CODINGS = ("none", "huffman")
 
 EXAMPLES = """examples:
   python -m lutq_train fit --recipe digits --out runs/digits
@@ -27,7 +26,7 @@ EXAMPLES = """examples:
   python -m lutq_train report runs/* --out report
 """
 
-FIT = """Train a recipe: float epochs, then LUT-Q epochs with dictionaries and quantised activations.
+FIT = """Train a recipe: float epochs, pruned ones if it has them, then epochs with dictionaries and few activation levels.
 
 Press Ctrl-C to interrupt; the same command (or --resume) goes on after the last finished epoch and ends with exactly
 the weights of an uninterrupted run. The run folder holds recipe.toml, run.json, metrics.jsonl and checkpoint.pt."""
@@ -116,6 +115,8 @@ def fit(options: argparse.Namespace) -> int:
     folder = Path(options.out)
     if options.export:
         _check_model_path("--export", Path(options.export))
+    elif options.coding != "none":
+        raise InputError("--coding is for the file that --export names; give that, too")
     logs = Path(options.tensorboard) if options.tensorboard and not distributed.rank() else None
     if logs is not None:
         tensorboard.check(logs)

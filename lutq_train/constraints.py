@@ -16,10 +16,9 @@ from itertools import combinations, product
 import torch
 from torch import Tensor
 
-Projection = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+from .grid import TINY
 
-TINY = 2.0**-60
-"""Stands for the magnitude of a dictionary that is all zero, so that no scale is ever zero."""
+Projection = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
 def peak(centres: Tensor) -> Tensor:

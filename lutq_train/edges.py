@@ -22,6 +22,19 @@ Maker = Callable[[str, Step | None], Node]
 
 
 @dataclass(frozen=True)
+class InputCodes:
+    """The network's input where the caller gives codes already: ``code * scale``.
+
+    ``encode`` maps a uint8 pixel to its code, 256 entries.
+    """
+
+    bits: int
+    scale: float
+    signed: bool = False
+    encode: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Levels:
     """What the codes ``lowest`` .. stand for: ``integers * unit``, where a uniform scale makes the integers the codes."""
 

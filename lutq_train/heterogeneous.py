@@ -30,15 +30,3 @@ class Teacher:
     def loss(self, x: Tensor, outputs: Tensor) -> Tensor:
         """Mean squared difference between ``outputs``, the student's for the batch ``x``, and the teacher's; a scalar."""
         return functional.mse_loss(outputs, self.outputs(x))
-
-
-def distill_step(student: nn.Module, teacher: Teacher, x: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """One step of ``optimizer`` towards the teacher's outputs on the batch ``x``; the loss before it, a scalar.
-
-    `lutq_train.method.update` comes after it, as after every optimiser step.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    loss = teacher.loss(x, student(x))
-    loss.backward()
-    optimizer.step()
-    return loss.detach()

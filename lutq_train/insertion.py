@@ -50,6 +50,7 @@ class Insertion:
         self.quantizers: dict[str, ActivationQuantizer] = {}
         self.signed: dict[fx.Node, bool] = {}
         self.demands: dict[fx.Node, list[_Demand]] = {}
+        check(capture, next(node for node in capture.graph.nodes if node.op == "placeholder"))
         self.last = self._end()
         self._move_functions()
         for node in capture.graph.nodes:
@@ -137,8 +138,9 @@ class Insertion:
                              "a Linear, a Conv2d or a batch norm")
         follower = (Kind.PAD, Kind.ADD)
         if kind is Kind.OTHER or any(self.capture.kind(user) not in follower for user in node.users):
-            raise InputError(f"{where(node)}: has no hardware; a network may be made of Linear, Conv2d, batch norm, "
-                             "ReLU, max- and average-pool, flatten, residual add, and dropout")
+            name = f"{node.target} ({type(self.capture.module(node)).__name__})" if node.op == "call_module" else where(node)
+            raise InputError(f"{name}: has no hardware; a network may be made of Linear, Conv2d, batch norm, ReLU, max- and "
+                             "average-pool, flatten, residual add, and dropout")
 
     def _end(self) -> fx.Node:
         """The layer whose sums are the scores."""
@@ -146,6 +148,8 @@ class Insertion:
         last = end.args[0]
         while isinstance(last, fx.Node) and self.capture.kind(last) is Kind.SAME:
             last = source(last)
+        if isinstance(last, fx.Node) and self.capture.kind(last) is Kind.WEIGHTS:
+            check(self.capture, last)  # a Linear that reads a map lacks a flatten rather than an end
         if not isinstance(last, fx.Node) or self.capture.kind(last) is not Kind.WEIGHTS or len(last.meta["shape"]) != 2:
             name = where(last) if isinstance(last, fx.Node) else "forward"
             raise InputError(f"{name}: the network must end in a Linear whose sums are the scores; leave softmax to the "
@@ -227,7 +231,7 @@ class Insertion:
         """``F.dropout(x, training=self.training)`` goes on asking, where the recorded run holds one answer."""
         graph = self.capture.graph
         for node in list(graph.nodes):
-            if node.target is not F.dropout or self.capture.argument(node, 2, "training", None) is None:
+            if node.target not in (F.dropout, F.dropout2d) or self.capture.argument(node, 2, "training", None) is None:
                 continue
             with graph.inserting_before(node):
                 mode = graph.create_node("get_attr", "training")

@@ -12,7 +12,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from lutq_hw.errors import InputError
 from . import distributed, pruning
 from .augment import augment
 from .datasets import Dataset
-from .export import InputCodes
+from .edges import InputCodes
+from .heterogeneous import Teacher
 from .method import progress as tell_progress
 from .method import quantizer_of, source_of, update
 from .norm import power_of_two_norms
@@ -62,7 +63,7 @@ class State:
     epoch: int = 0
     metrics: list[dict[str, Any]] = field(default_factory=list)
     start_accuracy: float | None = None
-    teacher: nn.Module | None = None
+    teacher: Teacher | None = None
 
     @property
     def epochs(self) -> int:
@@ -75,12 +76,6 @@ class State:
         entries = [entry["test_accuracy"] for entry in self.metrics
                    if entry["phase"] == "float" and "test_accuracy" in entry]
         return entries[0] if entries else self.start_accuracy
-
-    @property
-    def quantized(self) -> bool:
-        """Whether the model's weights are dictionary values."""
-        training = self.recipe.training
-        return self.epoch > training.float_epochs + training.pruned_epochs
 
 
 class Images:
@@ -186,7 +181,7 @@ def enter_phase(state: State, images: Images, name: str, *, restoring: bool = Fa
             pruning.prune(model, recipe.pruning.ratio, recipe.pruning.scope)
     if name == "quantized":
         if recipe.training.distill or recipe.data_from:
-            state.teacher = copy.deepcopy(model).eval().requires_grad_(False)
+            state.teacher = Teacher(model)
         if recipe.norm == "power_of_two":
             power_of_two_norms(model)
         model.train()
@@ -195,6 +190,18 @@ def enter_phase(state: State, images: Images, name: str, *, restoring: bool = Fa
                  overrides=recipe.layers, input_scale=images.codes.scale, residual_bits=recipe.residual_bits,
                  losses=lambda: _losses(state, images), optimizer=state.optimizer, loading=restoring)
     state.optimizer = make_optimizer(model, recipe)
+
+
+def rehearse(state: State, images: Images) -> None:
+    """Quantise a copy of the network, so that what cannot be done is known before any training.
+
+    Raises
+    ------
+    InputError
+        If the recipe's methods and layers do not fit the network.
+    """
+    with torch.random.fork_rng():
+        enter_phase(replace(state, model=copy.deepcopy(state.model)), images, "quantized", restoring=True)
 
 
 def _losses(state: State, images: Images) -> Iterator[Tensor]:
@@ -244,8 +251,12 @@ def run_epoch(state: State, images: Images, progress: Progress | None = None) ->
     if name == "quantized" and state.epoch + 1 == state.epochs:
         tell_progress(state.model, 1.0)
     distributed.agree(*state.model.buffers())
+    loss = distributed.mean(total / steps)
+    if not math.isfinite(loss):
+        raise InputError(f"the loss of epoch {state.epoch + 1} must be a finite number, not {loss}: the training has "
+                         f"diverged; take a lower training.{name}_rate than {getattr(training, f'{name}_rate')} in a new run")
     state.epoch += 1
-    _measure(state, images, name, distributed.mean(total / steps), began)
+    _measure(state, images, name, loss, began)
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -276,8 +287,7 @@ def _loss(state: State, x: Tensor, labels: Tensor | None, *, quantized: bool) ->
         scores = state.model(x)
         wanted = None
         if quantized and state.teacher is not None:
-            with torch.no_grad():
-                wanted = state.teacher(x).float()
+            wanted = state.teacher.outputs(x).float()
     scores = scores.float()
     if labels is None:
         assert wanted is not None

@@ -2,8 +2,8 @@
 
 A pruner is a parametrization in front of the quantiser, so every method that has a zero can be combined with it. The
 mask follows the magnitudes of the full-precision weights (which keep their gradients, so a pruned weight can return)
-along the cubic schedule of Zhu and Gupta (arXiv 1710.01878, equation 1) until the target is reached; then it is chosen
-again once an epoch.
+along the cubic schedule of Zhu and Gupta (arXiv 1710.01878, equation 1) until the target is reached, and stays from then
+on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lutq_hw.errors import InputError
+from .ranges import check_choices, check_ranges
 
 SCOPES = ("layer", "network")
 
@@ -40,11 +40,8 @@ class Pruning:
     until: float = 0.6
 
     def __post_init__(self) -> None:
-        if self.scope not in SCOPES:
-            raise InputError(f"pruning.scope must be one of {', '.join(SCOPES)}, not {self.scope!r}")
-        for key, high in (("ratio", 0.999), ("until", 1.0)):
-            if not 0 <= getattr(self, key) <= high:
-                raise InputError(f"pruning.{key} must be from 0 to {high}, not {getattr(self, key)}")
+        check_choices(self, "pruning", scope=SCOPES)
+        check_ranges(self, "pruning", ratio=(0, 0.999), until=(0, 1.0))
 
     def ratio_at(self, done: float) -> float:
         """Ratio after the part ``done`` of the pruning epochs."""

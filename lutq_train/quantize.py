@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lutq_hw.errors import InputError
+from lutq_hw.errors import InputError, reason
 
-from .capture import Capture
+from .capture import Capture, check_example, check_plain
 from .distributed import agree
 from .insertion import Insertion
 from .method import ActivationOptions, ActivationQuantizer, Losses, WeightOptions, WeightQuantizer, quantizer_of
@@ -90,6 +90,7 @@ def quantize(model: nn.Module, method: str | WeightOptions = "lutq", *, example:
     InputError
         With the module's name, if something cannot be recorded or has no hardware; ``model`` is then as it was.
     """
+    check_example(example)
     _check_fresh(model)
     base = layer_options(method, weight_levels, activation_bits, activations, options)
     _check_whole("residual_bits", residual_bits, 2)
@@ -112,6 +113,9 @@ def quantize(model: nn.Module, method: str | WeightOptions = "lutq", *, example:
 
 
 def _check_fresh(model: nn.Module) -> None:
+    check_plain(model)
+    if isinstance(model, nn.Linear | nn.Conv2d):
+        raise InputError(f"{type(model).__name__}: must be a network, not a layer; put it into an nn.Sequential")
     if any(isinstance(module, WeightQuantizer | ActivationQuantizer) for module in model.modules()):
         raise InputError(f"{type(model).__name__}: is quantised already; start from a float network")
     if hasattr(model, "quantizers"):
@@ -223,15 +227,20 @@ def _choose(capture: Capture, base: LayerOptions, overrides: Mapping[str, Any]) 
         raise InputError(f"{type(capture.model).__name__}: must have a Linear or a Conv2d to quantise")
     chosen = dict.fromkeys(names, base)
     for pattern, change in overrides.items():
-        fits = {"first": names[:1], "last": names[-1:]}.get(pattern) or [n for n in names if fnmatchcase(n, pattern)]
-        if not fits:
+        found = fitting(pattern, names)
+        if not found:
             raise InputError(f"override {pattern!r} must fit a layer; the layers are {', '.join(names)}")
-        for name in fits:
+        for name in found:
             try:
                 chosen[name] = change if isinstance(change, LayerOptions) else changed(chosen[name], change)
             except InputError as error:
                 raise InputError(f"override {pattern!r}: {error}") from None
     return chosen
+
+
+def fitting(pattern: str, names: list[str]) -> list[str]:
+    """Those of the layers ``names`` that an override's pattern, ``first`` or ``last`` means."""
+    return {"first": names[:1], "last": names[-1:]}.get(pattern) or [name for name in names if fnmatchcase(name, pattern)]
 
 
 def changed(options: LayerOptions, change: Mapping[str, Any]) -> LayerOptions:
@@ -264,6 +273,10 @@ def _calibrate(model: nn.Module, example: Tensor) -> None:
              if isinstance(module, ActivationQuantizer)]
     try:
         model(example)
+    except (RuntimeError, ValueError) as error:
+        name = type(model).__name__.removeprefix("Quantized")
+        raise InputError(f"{name}: does not run on the example in its present mode ({reason(error)}); take more samples, or "
+                         "quantise it in evaluation mode") from None
     finally:
         for hook in hooks:
             hook.remove()

@@ -21,6 +21,7 @@ from .methods.lutq import LutqOptions
 from .networks import NETWORKS, NetworkOptions
 from .pruning import Pruning
 from .quantize import LayerOptions, changed
+from .ranges import check_choices, check_ranges
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -51,15 +52,10 @@ class TrainingRecipe:
     holdout: int = 0            # last images of the training set, kept apart to watch progress
 
     def __post_init__(self) -> None:
-        limits = {"float_epochs": (0, 10000), "pruned_epochs": (0, 10000), "quantized_epochs": (1, 10000),
-                  "float_rate": (0, 10), "pruned_rate": (0, 10), "quantized_rate": (0, 10), "batch": (2, 65536),
-                  "weight_decay": (0, 1), "smoothing": (0, 0.9), "distill": (0, 1), "holdout": (0, 1 << 24)}
-        for key, (low, high) in limits.items():
-            value = getattr(self, key)
-            if not low <= value <= high:
-                raise InputError(f"training.{key} must be from {low} to {high}, not {value}")
-        if self.optimizer not in OPTIMIZERS:
-            raise InputError(f"training.optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
+        check_ranges(self, "training", float_epochs=(0, 10000), pruned_epochs=(0, 10000), quantized_epochs=(1, 10000),
+                     float_rate=(0, 10), pruned_rate=(0, 10), quantized_rate=(0, 10), batch=(2, 65536),
+                     weight_decay=(0, 1), smoothing=(0, 0.9), distill=(0, 1), holdout=(0, 1 << 24))
+        check_choices(self, "training", optimizer=OPTIMIZERS)
 
     @property
     def epochs(self) -> int:
@@ -101,16 +97,9 @@ class Recipe:
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
 
     def __post_init__(self) -> None:
-        limits = (("seed", 0, 2**31), ("threads", 1, 256), ("input_bits", 1, 8), ("activation_bits", 1, 8),
-                  ("residual_bits", 2, 8))
-        for key, low, high in limits:
-            value = getattr(self, key)
-            if not low <= value <= high:
-                raise InputError(f"{key} must be from {low} to {high}, not {value}")
-        if self.norm not in NORMS:
-            raise InputError(f"norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        check_ranges(self, "", seed=(0, 2**31), threads=(1, 256), input_bits=(1, 8), activation_bits=(1, 8),
+                     residual_bits=(2, 8))
+        check_choices(self, "", norm=NORMS, precision=PRECISIONS)
         if self.training.pruned_epochs and not self.pruning.ratio:
             raise InputError("training.pruned_epochs must be 0 where pruning.ratio is 0")
         if self.weights.once and self.pruning.ratio and not self.training.pruned_epochs:

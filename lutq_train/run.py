@@ -5,45 +5,36 @@
     metrics.jsonl   one line per finished epoch
     checkpoint.pt   weights, optimiser and metrics after the last finished epoch
 
-Every file is written beside its place and renamed into it, so an interruption leaves the last state, never half of one.
+Every file is whole or not there (`lutq_hw.atomic`), so an interruption leaves the last state, never half of one.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import pickle
 import platform
 import tomllib
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from lutq_hw.errors import InputError
+from lutq_hw.atomic import write_bytes, write_text
+from lutq_hw.errors import InputError, reason
 
 from . import distributed, loop, recipe
 from .datasets import Dataset
-from .weights import load_weights, renormalize_input
+from .weights import load_weights, read_torch, renormalize_input
 
 FORMAT = 2
 
+CONTENT = {"recipe": str, "epoch": int, "metrics": list, "model": dict, "optimizer": dict}
+"""Keys that every checkpoint has."""
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it replaces ``path`` when the block ends well, else vanishes."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield fresh
-        fresh.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        fresh.unlink(missing_ok=True)
+UNFINISHED = (".recipe.toml.", ".run.json.", ".checkpoint.pt.")
+"""How the names of files begin that a killed start may have left."""
 
 
 def exists(folder: Path) -> bool:
@@ -58,18 +49,20 @@ def create(folder: Path, plan: recipe.Recipe, data: Dataset, data_folder: str | 
     Raises
     ------
     InputError
-        If the folder holds something else, or cannot be made, or the weights to start from do not fit.
+        If the folder holds something else, or cannot be made, or the weights to start from or the recipe's methods do not
+        fit the network.
     """
     state = loop.begin(plan, data)
     if plan.start:
         _start(state, data, data_folder)
     distributed.agree(*state.model.state_dict().values())
+    loop.rehearse(state, loop.Images(data, plan, state.device, other))
     if distributed.rank():
         return state
     try:
         folder.mkdir(parents=True, exist_ok=True)
         strangers = [entry.name for entry in folder.iterdir() if entry.name not in ("recipe.toml", "run.json")
-                     and entry.suffix != ".tmp"]  # what a killed start may have left
+                     and not entry.name.startswith(UNFINISHED)]
     except OSError as error:
         raise InputError(f"{folder} cannot be made a run folder: {error.strerror or error}") from None
     if strangers:
@@ -79,8 +72,8 @@ def create(folder: Path, plan: recipe.Recipe, data: Dataset, data_folder: str | 
              "processes": distributed.world()}
     if other is not None:
         about |= {"data_from": other.name, "data_from_sha256": other.digest}
-    _write(folder / "recipe.toml", recipe.dumps(plan))
-    _write(folder / "run.json", json.dumps(about, indent=2) + "\n")
+    write_text(folder / "recipe.toml", recipe.dumps(plan))
+    write_text(folder / "run.json", json.dumps(about, indent=2) + "\n")
     save(folder, state)
     return state
 
@@ -111,21 +104,17 @@ def save(folder: Path, state: loop.State) -> None:
         return
     content = {"format": FORMAT, "recipe": recipe.dumps(state.recipe), "epoch": state.epoch, "metrics": state.metrics,
                "model": state.model.state_dict(), "optimizer": state.optimizer.state_dict(),
-               "teacher": None if state.teacher is None else state.teacher.state_dict(),
+               "teacher": None if state.teacher is None else state.teacher.model.state_dict(),
                "start_accuracy": state.start_accuracy}
-    with replacing(folder / "checkpoint.pt") as path:
-        torch.save(content, path)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(folder / "checkpoint.pt", buffer.getvalue())
     write_metrics(folder, state)
 
 
 def write_metrics(folder: Path, state: loop.State) -> None:
     """Write metrics.jsonl from the run's state; a kill between the two files of `save` may have left it behind."""
-    _write(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in state.metrics))
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as fresh:
-        fresh.write_text(text, encoding="utf-8")
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in state.metrics))
 
 
 def read_recipe(folder: Path) -> recipe.Recipe:
@@ -180,24 +169,24 @@ def restore(folder: Path, plan: recipe.Recipe, data: Dataset, other: Dataset | N
     try:
         state.model.load_state_dict(content["model"])
         if state.teacher is not None:
-            state.teacher.load_state_dict(content["teacher"])
+            state.teacher.model.load_state_dict(content["teacher"])
         state.optimizer.load_state_dict(content["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{folder / 'checkpoint.pt'} does not fit its recipe: {reason}") from None
+        raise InputError(f"{folder / 'checkpoint.pt'} does not fit its recipe: {reason(error)}") from None
     return state
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks about files that it then refuses
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} is damaged ({reason}); remove the folder and start again") from None
+        content = read_torch(path)
+    except InputError as error:
+        raise InputError(f"{error}; this one is damaged: remove the folder and start again") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} must be a checkpoint of format {FORMAT}, which this file is not; start a new run")
+    for key, kind in CONTENT.items():
+        if not isinstance(content.get(key), kind):
+            raise InputError(f"{path} must hold {key} as fit writes it; this one is damaged: remove the folder and start "
+                             "again")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Sums over many activations, float32 for half precision: for the gradients of a quantiser's own parameters."""
+"""Passes over many activations that the gradients of quantisers are made of. Sums are float32 for half precision."""
 
 from __future__ import annotations
 
@@ -21,3 +21,10 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     if a.element_size() < 4:
         return total(a * b)  # its own dot is slow
     return torch.dot(a.reshape(-1), b.reshape(-1))
+
+
+def inside(grad: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """``grad`` where ``low < x < high``, else 0; the bounds are scalars."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():  # no waiting for the numbers to come back
+        return torch.where((x > low) & (x < high), grad, 0)
+    return torch.ops.aten.hardtanh_backward(grad, x, float(low), float(high))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from lutq_hw.errors import InputError
 
@@ -57,6 +58,7 @@ def _check_input(node: fx.Node) -> None:
 
 def _check_weighted(capture: Capture, node: fx.Node) -> None:
     layer, shape = capture.module(node), source(node).meta["shape"]
+    _check_weight(str(node.target), layer)
     if isinstance(layer, nn.Conv2d):
         if isinstance(layer.padding, str) or layer.padding_mode != "zeros" or layer.dilation != (1, 1):
             raise InputError(f"{where(node)}: a convolution must have numeric zero padding and no dilation to be exported")
@@ -68,6 +70,20 @@ def _check_weighted(capture: Capture, node: fx.Node) -> None:
     elif len(shape) != 2:
         raise InputError(f"{where(node)}: a Linear must read a batch of vectors (B, N), not of shape {shape}; put a "
                          "flatten in front of it")
+
+
+def _check_weight(name: str, layer: nn.Module) -> None:
+    """The weight must be one parameter, with stages of its own at most that are made of it alone, like pruning."""
+    if parametrize.is_parametrized(layer, "weight"):
+        weight = getattr(layer.parametrizations["weight"], "original", None)  # type: ignore[index]
+    else:
+        weight = layer._parameters.get("weight")
+    if weight is None:
+        raise InputError(f"{name}: its weight must be a parameter, which weight_norm or torch.nn.utils.prune has replaced; "
+                         "undo that (parametrize.remove_parametrizations, prune.remove) before quantising")
+    if weight.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"{name}: its weight must be float32 to be quantised, not {weight.dtype}; train in half precision "
+                         "with torch.autocast")
 
 
 def clamp_bounds(capture: Capture, node: fx.Node) -> tuple[float | None, float | None]:
@@ -147,7 +163,8 @@ def padded_channels(capture: Capture, node: fx.Node) -> Pair:
     mode = capture.argument(node, 2, "mode", "constant")
     value = capture.argument(node, 3, "value", 0) or 0
     if len(pads) != 6 or any(pads[:4]) or value or min(pads) < 0 or mode != "constant":
-        raise InputError(f"{where(node)}: a pad must only add channels of zeros in front of an add")
+        raise InputError(f"{where(node)}: a pad must only add channels of zeros in front of an add; zeros around a map are "
+                         "the padding of the layer behind it, the same on opposite sides")
     return pads[4], pads[5]
 
 

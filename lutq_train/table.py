@@ -1,16 +1,19 @@
-"""Arithmetic of table-based neural units (arXiv 1906.04798) on integers and fractions: tables, and how small they are.
+"""Tables of table-based neural units (arXiv 1906.04798): the activation table, and how small all of them are.
 
 A unit adds entries of a product table, one for each pair of activation level and dictionary entry, to a bias, shifts
-the sum right, and looks the next activation up in a table of ``N_x`` codes: nothing is multiplied. US 11,488,016 and
-US 12,118,466 claim this datapath; the equal bank of thresholds is outside of them.
+the sum right, and looks the next activation up in a table of ``N_x`` codes:
+
+    code = codes[clamp((bias[o] + sum_j products[a_j, w_oj]) >> shift, 0, N_x - 1)]
+
+Nothing is multiplied. US 11,488,016 and US 12,118,466 claim this datapath; the equal bank of thresholds is outside of
+them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from math import ceil, gcd, lcm
+from math import gcd
 
 import numpy as np
 
@@ -31,74 +34,7 @@ LARGEST_TABLE = 4096
 """Most entries of an activation table that is still thought better than thresholds."""
 
 LARGEST_SHIFT = 31
-LARGEST_PRODUCT = 1 << 20
 LARGEST_BIAS = 1 << 31
-
-
-@dataclass(frozen=True, eq=False)
-class NeuralUnit:
-    """One layer as tables: ``code = codes[clamp((bias[o] + sum_j products[a_j, w_oj]) >> shift, 0, N_x - 1)]``.
-
-    Parameters
-    ----------
-    products
-        ``(L, K)`` integers, level x dictionary entry: ``s * v_a * v_w / step`` with ``s = 2^shift``, without rounding.
-    shift
-        Places of the fixed-point scale ``s``.
-    step
-        ``Δx``: width of one entry of the activation table on the axis of the sums.
-    origin
-        ``x_min``: middle of the range that entry 0 stands for.
-    bias
-        ``(O,)`` integers: ``s * b / step + s / 2 - s * x_min / step``, rounded down.
-    codes
-        ``(N_x,)``: the activation table.
-    """
-
-    products: np.ndarray
-    shift: int
-    step: Fraction
-    origin: Fraction
-    bias: np.ndarray
-    codes: np.ndarray
-
-    def apply(self, acc: np.ndarray) -> np.ndarray:
-        """Codes of sums of products ``(..., O)``."""
-        return self.codes[np.clip((acc + self.bias) >> self.shift, 0, len(self.codes) - 1)]
-
-
-def neural_unit(levels: Sequence[Fraction], dictionary: Sequence[Fraction], boundaries: Sequence[Fraction],
-                biases: Sequence[Fraction], lowest: int) -> NeuralUnit | None:
-    """The tables of a layer that decide as exact arithmetic does, for all inputs and any biases.
-
-    ``code >= lowest + t`` where ``biases[o] + sum_j levels[a_j] * dictionary[w_oj] >= boundaries[t - 1]``. Sums move in
-    units of the greatest number that divides every product and every gap between boundaries; where a bias lies between
-    two of them, rounding it down moves no sum over a boundary.
-
-    Returns
-    -------
-    None where an entry exceeds 2**20 in magnitude, or `activation_table` finds no table.
-    """
-    products = [[a * w for w in dictionary] for a in levels]
-    gaps = [bound - boundaries[0] for bound in boundaries[1:]]
-    unit = _divisor([product for row in products for product in row] + gaps)
-    table = [[int(product / unit) for product in row] for row in products]
-    if max(abs(entry) for row in table for entry in row) > LARGEST_PRODUCT:
-        return None
-    thresholds = [[ceil((bound - bias) / unit) for bound in boundaries] for bias in biases]
-    found = activation_table(thresholds, lowest, len(boundaries) + 1)
-    if found is None:
-        return None
-    codes, shift, offsets = found
-    step = unit * (1 << shift)
-    return NeuralUnit(np.array(table, np.int64), shift, step, boundaries[0] - step / 2, offsets, codes)
-
-
-def _divisor(values: Sequence[Fraction]) -> Fraction:
-    """Greatest number of which all ``values`` are integer multiples; 1 where all are zero."""
-    below = lcm(*(value.denominator for value in values))
-    above = gcd(*(int(value * below) for value in values))
-    return Fraction(above, below) if above else Fraction(1)
 
 
 def activation_table(boundaries: Sequence[Sequence[int]], lowest: int, levels: int, *,
@@ -248,7 +184,3 @@ def _only_powers(node: Dense | Conv2d) -> bool:
         return True
     sizes = np.abs(np.unique(node.weights.values))
     return not (sizes & (sizes - 1))[sizes > 0].any()
-
-
-__all__ = ["Compactness", "LayerTable", "NeuralUnit", "activation_table", "compactness", "multiply_free",
-           "neural_unit"]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lutq_hw.errors import InputError
+from lutq_hw.errors import InputError, reason
 
 from .datasets.archive import read_npz
 
@@ -37,7 +37,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         If the file cannot be read, a name is missing, unexpected or of another shape, or a number is not finite.
     """
     path = Path(path)
-    found = _read_npz(path) if path.suffix == ".npz" else _read_torch(path)
+    found = _read_npz(path) if path.suffix == ".npz" else _read_state(path)
     if found and all(name.startswith("module.") for name in found):
         found = {name.removeprefix("module."): value for name, value in found.items()}
     wanted = model.state_dict()
@@ -62,22 +62,31 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()}
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def read_torch(path: Path, *, mapped: bool = False) -> Any:
+    """What ``torch.save`` wrote: tensors and plain values; nothing that a file names is ever called.
+
+    ``mapped`` tensors are read when they are looked at.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is another one.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks about files that it then refuses
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path} must be a torch file of tensors: {_line(error)}") from None
+        raise InputError(f"{path} must be a torch file of tensors: {reason(error)}") from None
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    content = read_torch(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{path} must hold a state dict, names with a tensor each, and it does not")
     return {str(name): value for name, value in content.items()}
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @torch.no_grad()

@@ -21,8 +21,10 @@ from lutq_hw.errors import InputError
 
 from ..clusters import ecsq, ecsq_at, kmeans, uniform, uniform_at
 from ..distributed import agree
+from ..grid import TINY
 from ..hessian import adam_second_moment, fisher, hutchinson
 from ..method import CodedWeights, Losses, WeightOptions, WeightQuantizer
+from ..ranges import check_choices, check_ranges
 
 CLUSTERINGS = ("kmeans", "uniform", "ecsq")
 IMPORTANCES = ("fisher", "hutchinson", "adam", "none")
@@ -30,9 +32,6 @@ SCOPES = ("network", "layer")
 
 FLOOR = 1e-3
 """Least importance, in mean ones: a weight that no gradient reached shall not go just anywhere."""
-
-TINY = 2.0**-60
-"""Stands for the magnitude of a dictionary that is all zero, so that no scale is ever zero."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +74,8 @@ class HessianOptions(WeightOptions):
     bits: int = 8
 
     def __post_init__(self) -> None:
-        for key, choices in (("clustering", CLUSTERINGS), ("importance", IMPORTANCES), ("scope", SCOPES)):
-            if getattr(self, key) not in choices:
-                raise InputError(f"weights.{key} must be one of {', '.join(choices)}, not {getattr(self, key)!r}")
-        for key, low, high in (("entries", 2, 256), ("bits", 2, 16), ("rate", 0, 8), ("lam", 0, 1000)):
-            value = getattr(self, key)
-            if not low <= value <= high:
-                raise InputError(f"weights.{key} must be from {low} to {high}, not {value}")
+        check_choices(self, "weights", clustering=CLUSTERINGS, importance=IMPORTANCES, scope=SCOPES)
+        check_ranges(self, "weights", entries=(2, 256), bits=(2, 16), rate=(0, 8), lam=(0, 1000))
         if self.rate and self.clustering == "kmeans":
             raise InputError("weights.rate must be left out with k-means, which knows no rate; choose uniform or ecsq")
 

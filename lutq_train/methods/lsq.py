@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lutq_hw.errors import InputError
-
 from ..method import ActivationOptions, ActivationQuantizer
-from ..sums import inner
+from ..ranges import check_ranges
+from ..sums import inner, inside
 
 CANDIDATES = 60
 """Scales tried when a scale is first fitted to a batch."""
@@ -47,20 +46,12 @@ class _Quantize(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad, (x, *rest) = grads[0], ctx.saved_tensors
         scale = rest[-1]
-        grad_x = _inside(grad, x, scale, ctx.low, ctx.top)
+        grad_x = inside(grad, x, ctx.low * scale, ctx.top * scale)
         if len(rest) == 1:
             return grad_x, None, None, None
         # Of scale: code - x / scale inside (rounding); low or top, which is the code, outside.
         grad_scale = inner(grad, rest[0]) - inner(grad_x, x)
         return grad_x, grad_scale / (scale * (x.numel() * ctx.top) ** 0.5), None, None
-
-
-def _inside(grad: Tensor, x: Tensor, scale: Tensor, low: int, top: int) -> Tensor:
-    """``grad`` where ``low * scale < x < top * scale``, else 0."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling():  # no waiting for the number to come back
-        return torch.where((x > low * scale) & (x < top * scale), grad, 0)
-    step = float(scale)
-    return torch.ops.aten.hardtanh_backward(grad, x, low * step, top * step)
 
 
 class LsqQuantizer(ActivationQuantizer):
@@ -132,8 +123,7 @@ class LsqOptions(ActivationOptions):
     fixed: bool = False
 
     def __post_init__(self) -> None:
-        if not 2 <= self.levels <= 256:
-            raise InputError(f"activations.levels must be from 2 to 256, not {self.levels}")
+        check_ranges(self, "activations", levels=(2, 256))
 
     def quantizer(self, signed: bool) -> LsqQuantizer:
         return LsqQuantizer(self.levels, signed, self.fixed)

@@ -18,10 +18,12 @@ from torch import Tensor
 
 from lutq_hw.errors import InputError
 
-from ..constraints import CONSTRAINTS, FIXED_ENTRIES, TINY, peak, signed_digits
+from ..constraints import CONSTRAINTS, FIXED_ENTRIES, peak, signed_digits
 from ..distributed import agree
+from ..grid import TINY
 from ..intervals import Locator
 from ..method import CodedWeights, WeightOptions, WeightQuantizer
+from ..ranges import check_choices, check_ranges
 
 START_STEPS = 30
 """k-means steps on the trained float weights before the first quantised batch."""
@@ -77,17 +79,13 @@ class LutqOptions(WeightOptions):
     cost: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.constraint not in CONSTRAINTS:
-            raise InputError(f"weights.constraint must be one of {', '.join(CONSTRAINTS)}, not {self.constraint!r}")
+        check_choices(self, "weights", constraint=CONSTRAINTS)
         if self.values:
             self._check_values()
         count = FIXED_ENTRIES.get(self.constraint)
         if count and self.entries != count:
             raise InputError(f"weights.entries must be {count} for a {self.constraint} dictionary, not {self.entries}")
-        for key, low, high in (("entries", 2, 256), ("bits", 2, 16), ("steps", 1, 100), ("cost", 0, 1000)):
-            value = getattr(self, key)
-            if not low <= value <= high:
-                raise InputError(f"weights.{key} must be from {low} to {high}, not {value}")
+        check_ranges(self, "weights", entries=(2, 256), bits=(2, 16), steps=(1, 100), cost=(0, 1000))
         if self.constraint == "binary" and self.zero:
             raise InputError("weights.zero must be false for a binary dictionary; ternary is the one with a zero")
         if self.constraint == "symmetric" and self.zero != bool(self.entries % 2):

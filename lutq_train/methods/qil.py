@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from lutq_hw.errors import InputError
 
 from ..method import ActivationOptions, ActivationQuantizer, CodedWeights, WeightOptions, WeightQuantizer
-from ..sums import inner, total
+from ..ranges import check_range
+from ..sums import inner, inside, total
 
 CANDIDATES = 60
 """Intervals tried when one is first fitted to numbers."""
@@ -80,10 +81,10 @@ class _Interval(torch.autograd.Function):
         # plain: the sum of grad * sign(x) inside
         if form.signed:
             sizes = x.abs()
-            grad_x = _inside(grad, sizes, torch.where(low > 0, low, -1.0), high)  # an |x| of zero may be inside, too
+            grad_x = inside(grad, sizes, torch.where(low > 0, low, -1.0), high)  # an |x| of zero may be inside, too
             plain = inner(grad_x, torch.sign(x, out=sizes))
         else:
-            grad_x = _inside(grad, x, low, high)
+            grad_x = inside(grad, x, low, high)
             plain = total(grad_x)
         grad_centre = -slope * plain
         grad_width = -slope * (inner(grad_x, x) - centre * plain) / width
@@ -117,13 +118,6 @@ def _codes(x: Tensor, centre: Tensor, width: Tensor, form: _Form) -> Tensor:
         return y.add_(0.5 - (centre - width) * rate).floor_().clamp_(0, form.top)
     x = x.float() if half else x
     return x.abs().sub_(centre - width).mul_(rate).clamp_(0, form.top).copysign_(x).add_(0.5).floor_()
-
-
-def _inside(grad: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """``grad`` where ``low < x < high``, else 0."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling():  # no waiting for the numbers to come back
-        return grad * ((x > low) & (x < high))
-    return torch.ops.aten.hardtanh_backward(grad, x, float(low), float(high))
 
 
 def _power(x: Tensor, centre: Tensor, width: Tensor, gamma: Tensor, form: _Form) -> Tensor:
@@ -280,8 +274,7 @@ def _odd(levels: int) -> int:
 
 
 def _symmetric(levels: int, signed: bool) -> int:
-    if not 2 <= levels <= 256:
-        raise InputError(f"activations.levels must be from 2 to 256, not {levels}")
+    check_range("activations.levels", levels, 2, 256)
     if signed and levels == 2:
         raise InputError("activations.levels must be at least 3 where activations are signed, not 2: qil is symmetric")
     return levels

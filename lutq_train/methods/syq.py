@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lutq_hw.errors import InputError
 
 from ..method import ActivationOptions, ActivationQuantizer, CodedWeights, WeightOptions, WeightQuantizer
+from ..ranges import check_choices, check_ranges
 
 SMALLEST = 2.0**-20
 """No scale that is used falls below this."""
@@ -152,14 +153,12 @@ class SyqOptions(WeightOptions):
     bits: int = 8
 
     def __post_init__(self) -> None:
+        check_choices(self, "weights", subgroup=SUBGROUPS)
+        check_ranges(self, "weights", bits=(2, 16))
         if self.entries not in (2, 3):
             raise InputError(f"weights.entries must be 2 or 3 with the method syq, not {self.entries}")
-        if self.subgroup not in SUBGROUPS:
-            raise InputError(f"weights.subgroup must be one of {', '.join(SUBGROUPS)}, not {self.subgroup!r}")
         if not 0 <= self.eta < 1:
             raise InputError(f"weights.eta must be at least 0 and below 1, not {self.eta}")
-        if not 2 <= self.bits <= 16:
-            raise InputError(f"weights.bits must be from 2 to 16, not {self.bits}")
 
     def quantizer(self, weight: Tensor) -> SyqQuantizer:
         return SyqQuantizer(self, weight)
@@ -234,8 +233,7 @@ class DorefaOptions(ActivationOptions):
     levels: int = 256
 
     def __post_init__(self) -> None:
-        if not 2 <= self.levels <= 256:
-            raise InputError(f"activations.levels must be from 2 to 256, not {self.levels}")
+        check_ranges(self, "activations", levels=(2, 256))
 
     def quantizer(self, signed: bool) -> DorefaQuantizer:
         if signed and self.levels == 2:

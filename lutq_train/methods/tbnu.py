@@ -1,7 +1,7 @@
 """Weights of table-based neural units (arXiv 1906.04798): clustered now and then, for product tables.
 
-Dictionary entries are integers times ``2^-F``. With activations of `lutq_train.methods.levels`, which lie on such grids
-too, the tables hold exactly what was trained.
+Dictionary entries are integers times ``2^-F``. With the activations `tanhd`, `relud` and `learned_levels`, which lie on
+such grids too, the tables hold exactly what was trained.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from lutq_hw.errors import InputError
 
 from ..clusters import assign, lloyd, middles
 from ..distributed import agree
+from ..grid import TINY, power_unit, spread_sample
 from ..method import CodedWeights, WeightOptions, WeightQuantizer
-from .levels import TINY, power_unit, spread_sample
+from ..ranges import check_choices, check_ranges
 
 CLUSTERINGS = ("kmeans", "laplacian", "fixed")
 HOLDS = ("tied", "drift")
@@ -94,13 +95,8 @@ class TbnuOptions(WeightOptions):
     bits: int = 8
 
     def __post_init__(self) -> None:
-        for key, allowed in (("clustering", CLUSTERINGS), ("hold", HOLDS)):
-            if getattr(self, key) not in allowed:
-                raise InputError(f"weights.{key} must be one of {', '.join(allowed)}, not {getattr(self, key)!r}")
-        for key, low, high in (("entries", 2, 256), ("bits", 2, 16), ("every", 1, 1_000_000)):
-            value = getattr(self, key)
-            if not low <= value <= high:
-                raise InputError(f"weights.{key} must be from {low} to {high}, not {value}")
+        check_choices(self, "weights", clustering=CLUSTERINGS, hold=HOLDS)
+        check_ranges(self, "weights", entries=(2, 256), bits=(2, 16), every=(1, 1_000_000))
         if self.zero and self.clustering != "kmeans" and self.entries % 2 == 0:
             raise InputError(f"weights.entries must be odd for a {self.clustering} dictionary with a zero, not "
                              f"{self.entries}")

@@ -10,7 +10,8 @@ from torch import nn
 
 from lutq_hw.errors import InputError
 
-from .network import NetworkOptions, Shape, check, check_all, check_size
+from ..ranges import check_ranges
+from .network import NetworkOptions, Shape, check_all, check_size
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class MobileNetOptions(NetworkOptions):
     strides: tuple[int, ...] = (1, 2, 1, 2, 1, 2, 1)
 
     def __post_init__(self) -> None:
-        check("width", self.width, 1, 1024)
+        check_ranges(self, "model", width=(1, 1024))
         check_all("factors", self.factors, 1, 64)
         check_all("strides", self.strides, 1, 4)
         if len(self.factors) != len(self.strides):

@@ -33,12 +33,6 @@ class NetworkOptions:
         raise TypeError(f"{type(self).__name__} must define build")
 
 
-def check(key: str, value: int, low: int, high: int) -> None:
-    """Refuse an option outside of ``low`` to ``high``."""
-    if not low <= value <= high:
-        raise InputError(f"model.{key} must be from {low} to {high}, not {value}")
-
-
 def check_all(key: str, values: tuple[int, ...], low: int, high: int) -> None:
     """Refuse a list option that holds a value outside of ``low`` to ``high``."""
     for value in values:

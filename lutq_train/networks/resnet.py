@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lutq_hw.errors import InputError
 
-from .network import NetworkOptions, Shape, check, check_size
+from ..ranges import check_ranges
+from .network import NetworkOptions, Shape, check_size
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ResNetOptions(NetworkOptions):
     def __post_init__(self) -> None:
         if not 8 <= self.depth <= 1202 or self.depth % 6 != 2:
             raise InputError(f"model.depth must be 6 n + 2 from 8 to 1202, like 20 or 32, not {self.depth}")
-        check("width", self.width, 1, 1024)
+        check_ranges(self, "model", width=(1, 1024))
         if self.shortcut not in ("A", "B"):
             raise InputError(f"model.shortcut must be A or B, not {self.shortcut!r}")
 

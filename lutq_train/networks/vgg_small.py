@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from .network import NetworkOptions, Shape, check, check_size
+from ..ranges import check_ranges
+from .network import NetworkOptions, Shape, check_size
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class VggSmallOptions(NetworkOptions):
     width: int = 128
 
     def __post_init__(self) -> None:
-        check("width", self.width, 1, 1024)
+        check_ranges(self, "model", width=(1, 1024))
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """Layers conv1, norm1, relu1, conv2, norm2, relu2, pool1, ..., flatten, scores."""

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from lutq_hw.errors import InputError
 
 from .. import recipe
 from ..method import WeightOptions
-from ..quantize import LayerOptions, changed
+from ..quantize import LayerOptions, changed, fitting
+from ..weights import read_torch
 
 
 @dataclass(frozen=True)
@@ -96,8 +93,7 @@ class Run:
         names, base = list(self.layers), LayerOptions(self.recipe.weights, self.recipe.activation_options)
         chosen = dict.fromkeys(names, base)
         for pattern, change in self.recipe.layers.items():
-            ends = {"first": names[:1], "last": names[-1:]}
-            for name in ends.get(pattern) or [name for name in names if fnmatchcase(name, pattern)]:
+            for name in fitting(pattern, names):
                 chosen[name] = changed(chosen[name], change)
         found = {name: entries_of(options.weights) or len(self.layers[name].get("dictionary", []))
                  for name, options in chosen.items()}
@@ -201,11 +197,21 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except ValueError:
             entry = None
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in NEEDED.items()):
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in NEEDED.items()) \
+                or not _are_layers(entry.get("layers", {})):
             raise InputError(f"{path}, line {number}: must be an epoch as fit writes it, with {', '.join(NEEDED)}, not "
                              f"{line[:40]!r}")
         found.append(entry)
     return found
+
+
+def _are_layers(layers: Any) -> bool:
+    """Whether these are statistics of quantised layers."""
+    return isinstance(layers, dict) and all(
+        isinstance(layer, dict) and isinstance(layer.get("entropy"), int | float)
+        and isinstance(values := layer.get("dictionary", []), list) and isinstance(usage := layer.get("usage", []), list)
+        and len(values) == len(usage) and all(isinstance(number, int | float) for number in (*values, *usage))
+        for layer in layers.values())
 
 
 def _checkpoint(path: Path) -> tuple[float | None, dict[str, int]]:
@@ -214,10 +220,10 @@ def _checkpoint(path: Path) -> tuple[float | None, dict[str, int]]:
     The file is mapped, not read: of the tensors only the shapes are looked at.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = read_torch(path, mapped=True)
         mark = ".parametrizations.weight.original"
         sizes = {name.removesuffix(mark): tensor.numel() for name, tensor in content["model"].items()
                  if name.endswith(mark)}
         return content["start_accuracy"], sizes
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError):
+    except (InputError, KeyError, TypeError, AttributeError):
         return None, {}  # the report then lacks two numbers, and shows a dash for each

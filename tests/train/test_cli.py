@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lutq_hw import golden, golden_fast, modelfile
-from lutq_train import cli, datasets, loop, recipe, run
+from lutq_train import cli, datasets, loop, recipe
 
 
 @pytest.fixture
@@ -142,10 +142,24 @@ def test_other_ways_of_training(call, changes):
 
 
 def test_a_dictionary_without_a_zero_cannot_be_pruned(call):
-    sets = ("--set", "pruning.ratio=0.5", "--set", "weights.zero=false", "--set", "training.float_epochs=0")
-    assert call(*FIT, *sets) == (
+    """Refused before the float epochs, which may take hours."""
+    assert call(*FIT, "--set", "pruning.ratio=0.5", "--set", "weights.zero=false") == (
         2, "", ("error: conv1: a layer that is pruned must have a dictionary with a zero, and this one of the method lutq "
                 "has none; choose options with a zero, or do not prune\n"))
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_training_that_diverges_ends_with_a_sentence(call, monkeypatch, epoch):
+    right = loop._loss
+    monkeypatch.setattr(loop, "_loss", lambda state, *arguments, **more: right(state, *arguments, **more) * (
+        torch.nan if state.epoch == epoch else 1))
+    phase = "float" if epoch < 2 else "quantized"
+    code, out, err = call(*FIT)
+    assert (code, out) == (2, "") and err.splitlines()[-1] == (
+        f"error: the loss of epoch {epoch + 1} must be a finite number, not nan: the training has diverged; take a lower "
+        f"training.{phase}_rate than {0.02 if epoch < 2 else 0.01} in a new run")
+    assert len(Path("runs/tiny/metrics.jsonl").read_text().splitlines()) == epoch
 
 
 def test_unfinished_runs_are_not_exported(call, monkeypatch):
@@ -190,6 +204,10 @@ def test_a_wrong_export_is_refused(call, monkeypatch):
     (("fit", "--recipe", "tiny.toml", "--out", "x", "--set", "dataset=nothing"), None),
     (("fit", "--recipe", "tiny.toml", "--out", "x", "--set", "pruning.ratio=2"),
      "tiny.toml: pruning.ratio must be from 0 to 0.999, not 2.0"),
+    (("fit", "--recipe", "tiny.toml", "--out", "x", "--set", "layers.conv2.entries=3"),
+     "override 'conv2' must fit a layer; the layers are conv1, fc1, scores"),
+    (("fit", "--recipe", "tiny.toml", "--out", "x", "--coding", "huffman"),
+     "--coding is for the file that --export names; give that, too"),
     (("fit", "--recipe", "tiny.toml", "--out", "x", "--export", "model.onnx"),
      "--export must name a .npz file, not model.onnx"),
     (("sizes", "--model", "tiny.toml"), None),
@@ -223,6 +241,18 @@ def test_mistakes_with_a_run(call, tiny_data, monkeypatch):
         code, out, err = call("export", "--run", "runs/tiny", "--out", "model.npz")
         assert (code, out) == (2, "") and err.startswith("error: runs/tiny/checkpoint.pt ") and err.count("\n") == 1
     checkpoint.write_bytes(whole)
+    content = torch.load(checkpoint, weights_only=True)
+    for key, value in (("recipe", 1), ("epoch", "4"), ("metrics", None), ("model", []), ("optimizer", None)):
+        torch.save(content | {key: value}, checkpoint)
+        assert call("fit", "--out", "runs/tiny", "--resume") == (
+            2, "", (f"error: runs/tiny/checkpoint.pt must hold {key} as fit writes it; this one is damaged: remove the "
+                    "folder and start again\n"))
+    content["model"].pop("fc1.parametrizations.weight.original")
+    torch.save(content, checkpoint)
+    assert call("fit", "--out", "runs/tiny", "--resume") == (
+        2, "", ("error: runs/tiny/checkpoint.pt does not fit its recipe: Error(s) in loading state_dict for "
+                'QuantizedSequential: Missing key(s) in state_dict: "fc1.parametrizations.weight.original"\n'))
+    checkpoint.write_bytes(whole)
     tiny_data.test_labels[0] ^= 1
     tiny_data.__dict__.pop("digest", None)
     assert call("evaluate", "--run", "runs/tiny") == (
@@ -238,15 +268,6 @@ def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main([])
     assert caught.value.code == 2
-
-
-def test_nothing_half_written_stays(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), run.replacing(path) as fresh:
-        fresh.write_text("ha")
-        raise KeyboardInterrupt
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"] and path.read_text() == "old"
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():

@@ -15,13 +15,15 @@ from torch_networks import NETS, SHAPE, Tanh, build
 import lutq_train
 from lutq_hw import golden, modelfile
 from lutq_hw.errors import InputError
-from lutq_hw.network import Add, AvgPool2d, Requantize
+from lutq_hw.network import ActivationTable, Add, AvgPool2d, Requantize
 from lutq_train import InputCodes, verify
-from lutq_train.export import network, norms
+from lutq_train.export import network
+from lutq_train.integers import norms
 from lutq_train.method import quantizer_of
 from lutq_train.methods import ACTIVATIONS, WEIGHTS
 from lutq_train.methods.lutq import LutqOptions
 from lutq_train.quantize import quantize
+from lutq_train.table import multiply_free
 
 SPECS = {
     "free": {"entries": 7}, "power_of_two": {"constraint": "power_of_two", "entries": 8, "zero": True},
@@ -68,6 +70,22 @@ def test_levels_that_are_not_uniform_with_every_method(weights, activations):
         model, x = build("chain")
     made = exact(quantize(model, weights, activations=ACTIVATIONS[activations](levels=15), example=x), x)
     assert made.weighted[-1].weights.table is not None
+
+
+def test_table_based_units_are_tables_and_multiply_nothing():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(128, 9), nn.ReLU(), nn.Linear(9, 6), nn.ReLU(), nn.Linear(6, 3))
+    x = torch.randn(24, *SHAPE)
+    made = exact(quantize(model, "tbnu", weight_levels=5, activations="relud", example=x), x)
+    assert multiply_free(made) == []
+    *hidden, last = made.weighted
+    assert [type(node.step) for node in hidden] == [ActivationTable] * 2 and last.step is None
+    for node, layer in zip(hidden, (model[1], model[3]), strict=True):
+        scales, levels = made.info["scales"][node.name], made.input_type(node).levels
+        products = np.outer(levels * scales["input"], layer.weight.detach().unique().double().numpy())
+        unit = scales["input"] * scales["weights"]  # a power of two, so nothing here is rounded
+        np.testing.assert_array_equal(node.weights.table[0] * unit, products)
+        assert scales["table_step"] == unit * 2**node.step.shift
 
 
 @pytest.mark.parametrize("spec, bits", list(zip(SPECS, cycle((1, 4, 8)), strict=False)))
@@ -304,6 +322,25 @@ def test_float_networks_are_not_exported(tmp_path):
         network(model, x, name="test")
     with pytest.raises(InputError, match=r"model\.onnx: a model file must have a name that ends in \.npz$"):
         lutq_train.export(model, tmp_path / "model.onnx", example=x)
+
+
+def test_a_training_that_has_diverged(tmp_path):
+    model, x = build("chain")
+    quantize(model, example=x)
+    model[4].parametrizations.weight.original.data[0, 0, 0, 0] = torch.nan
+    lutq_train.update(model)
+    with pytest.raises(InputError, match=r"^4\.parametrizations\.weight\.original: must hold finite numbers to be exported; "
+                                         r"the training has diverged, lower its rate$"):
+        lutq_train.export(model, tmp_path / "model.npz", example=x)
+    assert not list(tmp_path.iterdir())
+
+
+def test_codes_of_an_input_that_is_quantised():
+    model, x = build("chain")
+    quantize(model, example=x)
+    with pytest.raises(InputError, match=r"^input: is quantised by the network itself, as lutq_train\.quantize got no "
+                                         r"input_scale; leave out codes$"):
+        network(model, x, name="n", codes=InputCodes(4, 0.3))
 
 
 def test_layers_that_were_left_out_are_named():

@@ -56,10 +56,10 @@ def test_the_loss_is_the_distance_from_the_float_network(plan, tiny_data, other)
     loop.run_epoch(state, images)
     before = {key: value.clone() for key, value in state.model.state_dict().items()}
     loop.enter_phase(state, images, "quantized")
-    assert same(state.teacher.state_dict(), before) and not state.teacher.training
+    assert same(state.teacher.model.state_dict(), before) and not state.teacher.model.training
     x = images.input(images.other[:32])
     with torch.no_grad():
-        expected = F.mse_loss(state.model(x), state.teacher(x))
+        expected = F.mse_loss(state.model(x), state.teacher.model(x))
         assert torch.equal(loop._loss(state, x, None, quantized=True), expected) and float(expected) > 0
 
 

@@ -182,6 +182,8 @@ LINE = "{run}/{file}, line 1: must be an epoch as fit writes it, with epoch, pha
     ("metrics.jsonl", '{"epoch": 1}\n', LINE + "'{{\"epoch\": 1}}'"),
     ("metrics.jsonl", "[1, 2]\n", LINE + "'[1, 2]'"),
     ("metrics.jsonl", "\x00", LINE + "'\\x00'"),
+    ("metrics.jsonl", '{"layers": {"fc": {}}, "epoch": 1, "phase": "quantized", "loss": 1, "seconds": 1}\n',
+     LINE + """'{{"layers": {{"fc": {{}}}}, "epoch": 1, "phas'"""),
     ("recipe.toml", "seed = ", "{run}/recipe.toml cannot be read: Invalid value (at end of document)"),
     ("recipe.toml", "sed = 1", "{run}/recipe.toml: key sed is unknown; the keys here are "
                                + ", ".join(recipe.Recipe.__dataclass_fields__))])

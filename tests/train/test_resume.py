@@ -20,7 +20,7 @@ def parts(state):
     """Everything that a run is made of: weights, optimiser, teacher, metrics but for the seconds."""
     metrics = [{key: value for key, value in entry.items() if key != "seconds"} for entry in state.metrics]
     return (state.model.state_dict(), state.optimizer.state_dict(),
-            state.teacher.state_dict() if state.teacher else None, metrics)
+            state.teacher.model.state_dict() if state.teacher else None, metrics)
 
 
 def assert_same(found, wanted):

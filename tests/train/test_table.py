@@ -1,4 +1,4 @@
-"""Tables of neural units: the equations of arXiv 1906.04798, and that tables decide as boundaries do."""
+"""Tables of neural units: the equations of arXiv 1906.04798 by hand, and that tables decide as boundaries do."""
 
 from fractions import Fraction
 
@@ -20,44 +20,50 @@ from lutq_hw.network import (
     TensorType,
     Thresholds,
 )
-from lutq_train.table import LayerTable, activation_table, compactness, multiply_free, neural_unit
+from lutq_train import fold
+from lutq_train.fold import Affine
+from lutq_train.table import LayerTable, activation_table, compactness, multiply_free
+
+
+def rows_of(affines, bounds):
+    """Thresholds of each channel's integer sums, as export makes them."""
+    return [fold.channel(affine, bounds, -1 << 40, 1 << 40)[0] for affine in affines]
+
+
+def decided(found, acc):
+    codes, shift, offsets = found
+    return codes[np.clip((acc + offsets) >> shift, 0, len(codes) - 1)]
 
 
 def test_a_unit_worked_by_hand():
-    # Two levels 0 and 1/2, weights -1 and 1/4: products in units of 1/8. Boundaries 1/2, 1, 2: Δx = 1/2 = 4 units.
-    unit = neural_unit([Fraction(0), Fraction(1, 2)], [Fraction(-1), Fraction(1, 4)],
-                       [Fraction(1, 2), Fraction(1), Fraction(2)], [Fraction(0), Fraction(1, 3)], lowest=0)
-    assert unit is not None
-    assert unit.products.tolist() == [[0, 0], [-4, 1]]
-    assert (unit.shift, unit.step, unit.origin) == (2, Fraction(1, 2), Fraction(1, 4))
-    # s b / Δx + s / 2 - s x_min / Δx = 8 b + 2 - 2, and 8 / 3 rounded down.
-    assert unit.bias.tolist() == [0, 2]
-    # Entry n begins at 1/2 n.
-    assert unit.codes.tolist() == [0, 1, 2, 2, 3]
-    # 1/8 acc + 1/3 reaches 1/2 at acc = 2, and 2 at 14.
-    assert unit.apply(np.array([[3, 1], [4, 2], [15, 13], [16, 14]])).tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
+    # Levels 0 and 1/2 times weights -1 and 1/4: sums are in units of 1/8. Boundaries 1/2, 1, 2: entries of 1/2 = 4 units.
+    affines = [Affine(Fraction(1, 8), Fraction(0)), Affine(Fraction(1, 8), Fraction(1, 3))]
+    found = activation_table(rows_of(affines, [Fraction(1, 2), Fraction(1), Fraction(2)]), lowest=0, levels=4)
+    assert found is not None
+    codes, shift, offsets = found
+    # With s = 4, step 1/2 and x_min = 1/4, s b / step + s / 2 - s x_min / step = 8 b + 2 - 2; 8 / 3 is rounded down.
+    assert (shift, offsets.tolist()) == (2, [0, 2])
+    # Entry n begins at n / 2.
+    assert codes.tolist() == [0, 1, 2, 2, 3]
+    # acc / 8 + 1/3 reaches 1/2 at acc = 2, and 2 at 14.
+    assert decided(found, np.array([[3, 1], [4, 2], [15, 13], [16, 14]])).tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_tables_decide_as_boundaries_do(data):
-    grid = st.integers(0, 6).map(lambda places: Fraction(1, 1 << places))
-    levels = data.draw(st.lists(st.integers(-9, 9), min_size=1, max_size=4)), data.draw(grid)
-    dictionary = data.draw(st.lists(st.integers(-9, 9), min_size=1, max_size=4)), data.draw(grid)
-    bounds = sorted(data.draw(st.lists(st.integers(-12, 12), min_size=1, max_size=6))), data.draw(grid)
-    biases = [Fraction(n, 7) for n in data.draw(st.lists(st.integers(-40, 40), min_size=1, max_size=3))]
-    values, weights, bounds = ([n * unit for n in row] for row, unit in (levels, dictionary, bounds))
-    found = neural_unit(values, weights, bounds, biases, lowest=-2)
+    unit = Fraction(1, 1 << data.draw(st.integers(0, 6)))
+    first = data.draw(st.fractions(min_value=-20, max_value=20, max_denominator=40))
+    steps = sorted(data.draw(st.lists(st.integers(0, 200), max_size=5)))
+    bounds = [first, *(first + step * unit for step in steps)]  # gaps are whole units, whatever a bias adds
+    affines = [Affine(unit, Fraction(n, 7)) for n in data.draw(st.lists(st.integers(-40, 40), min_size=1, max_size=3))]
+    found = activation_table(rows_of(affines, bounds), lowest=-2, levels=len(bounds) + 1)
     assert found is not None
-    # What 1 stands for in a sum; every sum of products and boundary is checked, and far beyond.
-    one = found.step / (1 << found.shift)
-    np.testing.assert_array_equal(found.products, [[a * w / one for w in weights] for a in values])
-    sums = np.arange(-600, 601)
-    codes = found.apply(np.repeat(sums[:, None], len(biases), 1))
-    for o, bias in enumerate(biases):
-        reached = [-2 + sum(bias + int(acc) * one >= bound for bound in bounds) for acc in sums]
-        np.testing.assert_array_equal(codes[:, o], reached)
-    assert found.origin + found.step / 2 == bounds[0]
+    sums = np.arange(-3000, 3001)
+    codes = decided(found, np.repeat(sums[:, None], len(affines), 1))
+    for o, affine in enumerate(affines):
+        starts = [-((affine.b - bound) // unit) for bound in bounds]  # the least sums with affine(acc) >= bound
+        np.testing.assert_array_equal(codes[:, o], -2 + np.searchsorted(starts, sums, side="right"))
 
 
 def test_one_table_for_all_channels_with_the_largest_shift():
@@ -77,7 +83,6 @@ def test_no_table_for_channels_of_different_scale_or_too_many_entries():
     assert activation_table([[0, 4094]], lowest=0, levels=3, largest=2048) is None
     assert activation_table([[0, 4094]], lowest=0, levels=3, largest=2049) is not None
     assert activation_table([[1 << 32, (1 << 32) + 4]], lowest=0, levels=3) is None
-    assert neural_unit([Fraction(1)], [Fraction(1 << 21), Fraction(1)], [Fraction(1)], [Fraction(0)], lowest=0) is None
 
 
 def test_one_boundary_and_equal_boundaries():
