@@ -23,7 +23,7 @@ from .geometry import WindowGeometry
 from .joins import AveragePool, Join, Requantizer
 from .mac import MacUnit
 from .output import OutputStage
-from .paths import Path, counted_paths
+from .paths import Path
 from .pipeline import Layer, Stage
 
 FULL_SLOWDOWN = 0.25
@@ -90,8 +90,7 @@ def slowest_ns(paths: Sequence[Path], shared: Mapping[str, float]) -> float:
 
 def unit_paths(unit: MacUnit) -> list[Path]:
     """Paths of a MAC unit: through its lanes and rows, its accumulators, and of the signal that moves all its registers."""
-    with counted_paths() as counted:
-        structure = unit.cost()
+    structure, counted = unit.counted
     term = getattr(unit, "term", None)
     lanes = counted or [Path(levels=unit.index_bits)]
     if term is not None and term.carries and spare_carry(unit.simd):

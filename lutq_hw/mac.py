@@ -21,6 +21,7 @@ from .families import ICE40
 from .family import Family
 from .network import Codebook, ModelError, TensorType
 from .network.tensor import Ints
+from .paths import Path, counted_paths
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,6 +135,13 @@ class MacUnit(ABC):
         On iCE40, whose synthesis the counting follows, that is the price, held against the points in ``units/points/``.
         For the price in any family ask `unit_cost.unit_cost`, which knows what the others make of the same structure.
         """
+
+    @cached_property
+    def counted(self) -> tuple[Cost, list[Path]]:
+        """`cost`, and the paths through what it counts (`paths`); both from one count."""
+        with counted_paths() as paths:
+            cost = self.cost()
+        return cost, paths
 
     @abstractmethod
     def create(self) -> wiring.Component:

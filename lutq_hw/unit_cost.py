@@ -76,7 +76,7 @@ def unit_cost(unit: MacUnit, family: Family = ICE40) -> UnitCost:
     """
     if unit.family is not family:
         unit = replace(unit, family=family)
-    structure = unit.cost()
+    structure, _ = unit.counted
     if family is ICE40:
         return UnitCost(structure, True, "recorded on iCE40")
     fits = unit_coefficients(family.name)
