@@ -104,12 +104,12 @@ def measure(performance: Performance, *, link: bool, folder: Path, plain: bool) 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--unit", action="append", help="MAC unit; repeat for more (default: multiplier, bucket-ram)")
+    parser.add_argument("--unit", action="append", help="MAC unit; repeat for more (default: multiplier, soft-multiplier)")
     parser.add_argument("--kind", choices=("scores", "argmax"), default="argmax", help="result (default: argmax)")
     parser.add_argument("--plain", action="store_true", help="no borders: what synthesis saves across parts, too")
     args = parser.parse_args()
     net = network(args.kind)
-    for unit in args.unit or ["multiplier", "bucket-ram"]:
+    for unit in args.unit or ["multiplier", "soft-multiplier"]:
         plan = Plan(net.digest, (LayerPlan(node="fc", unit=unit, pe=1, channels=1, output="scores"),))
         performance = Performance(net, plan)
         for link in (False, True):

@@ -125,7 +125,7 @@ def random_point(name: str, rng: np.random.Generator) -> Point:
         elif kind < (0.7 if name == "product-table" else 0.15) and point["x_bits"] <= 4:
             scale, entries = float(rng.choice([3, 20, 100])), int(rng.choice([2, 4, 6, 8, 16]))
             point["table"] = np.round(rng.normal(0, scale, (1 << point["x_bits"], entries))).astype(int).tolist()
-        elif kind < (0.4 if name in ("shared-products", "multiplier") else 0.8):
+        elif kind < (0.4 if name in ("shared-products", "multiplier", "soft-multiplier") else 0.8):
             point["dictionary"] = list(DICTIONARIES[rng.integers(len(DICTIONARIES))])
         else:
             point["dictionary"] = free_dictionary(rng)

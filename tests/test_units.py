@@ -250,6 +250,10 @@ def test_deep_product_table():
     ("split-tables", (-107, -29, 38, 115), 8, True),
     ("split-tables", (-43, -22, -11, 0, 7, 19, 29), 5, False), ("split-tables", (-1, 0), 8, False),
     ("split-tables", (-24, 40), 5, True), ("split-tables", (-3, -2, -1), 3, True),
+    ("soft-multiplier", tuple(range(-113, 127, 16)), 8, False), ("soft-multiplier", (-107, -29, 38, 115), 8, True),
+    ("soft-multiplier", (0, 3, 5, 14), 4, False), ("soft-multiplier", (0, 3, 5, 14), 4, True),
+    ("soft-multiplier", (-9, -5, -2), 5, True), ("soft-multiplier", (-9, -5, -2), 3, False),
+    ("soft-multiplier", (-3, 0, 5), 1, True), ("soft-multiplier", (-1, 0), 2, True),
 ])
 @pytest.mark.parametrize("pe, simd", [(1, 1), (1, 4), (2, 3), (3, 8)])
 def test_structure_that_a_unit_looks_for(name, dictionary, x_bits, x_signed, pe, simd):
@@ -279,6 +283,8 @@ REJECTED = [
     ("split-tables", {"dictionary": range(9)}, "split-tables needs a dictionary of at most 8 values, not 9"),
     ("split-tables", {"dictionary": [0, 1, 5]},
      "split-tables needs something to split: 1 bits of an activation and 2 of an index fit one table"),
+    ("soft-multiplier", {"table": [[0, 1], [3, -4]]}, "soft-multiplier needs a dictionary, not a product table"),
+    ("soft-multiplier", {"dictionary": [0]}, "soft-multiplier needs a dictionary value other than 0"),
     ("shift-add", {"table": [[0, 1], [3, -4]]}, "shift-add needs a dictionary, not a product table"),
     ("shift-add", {"dictionary": [-16, 0, 11, 13]},
      "shift-add needs dictionary values 0, ±2^s or ±2^s ± 2^t, not 11"),
