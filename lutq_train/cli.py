@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lutq_hw import modelfile
+from lutq_hw.cli import reader_left
 from lutq_hw.coded import CODINGS
 from lutq_hw.errors import InputError, LutqError
 from lutq_hw.network import Network
@@ -54,13 +55,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         distributed.begin()
-        return options.command(options)
+        status = options.command(options)
+        sys.stdout.flush()
+        return status
     except LutqError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was written in part, the same command starts again", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        return reader_left()
     finally:
         distributed.end()
 

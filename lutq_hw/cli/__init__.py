@@ -79,6 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("lutq: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) left. Python would complain again while it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return reader_left()
+
+
+def reader_left() -> int:
+    """Exit status after whatever read standard output (head, less) has left; nothing more is written there."""
+    # Python would complain again while it flushes stdout at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE

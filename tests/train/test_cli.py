@@ -298,3 +298,13 @@ def test_digits_interrupted_by_a_signal_resumed_and_exported(tmp_path, capsys):
     digits, network = datasets.load("digits"), modelfile.load(model)
     scores = golden.evaluate(network, digits.test_images)
     assert golden.accuracy(network, scores, digits.test_labels) == result["accuracy"]
+
+
+def test_a_reader_that_leaves():
+    read, write = os.pipe()
+    os.close(read)
+    root = Path(cli.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-m", "lutq_train", "sizes", "--model", str(root / "examples" / "digits.npz")],
+                          cwd=root, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
