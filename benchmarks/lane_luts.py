@@ -4,7 +4,8 @@
     python benchmarks/lane_luts.py --family ice40 --unit shift-add --dictionary powers8
 
 A lane is one of 16: as pe 1 x simd 16, 2 x 8 and 4 x 4. Accumulators are wide enough for 64 words of any content; a unit
-that is made for one layer gets one whose indices are equally frequent. Luts are what ``lutq_hw/families`` counts: SB_LUT4
+that is made for one layer gets one whose indices are equally frequent, and one whose sums may be off by constants makes use
+of it, as in front of thresholds. Luts are what ``lutq_hw/families`` counts: SB_LUT4
 with or without a carry on iCE40; LUT4, two for each CCU2C and six for each 16 x 4 of distributed RAM on ECP5. ``target`` is
 75 % of what an untuned sketch of one dot product took on iCE40; it is for the best unit without DSP and RAM blocks.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,13 @@ def unit_of(name: str, kind: Kind, pe: int, simd: int) -> MacUnit:
     book = Codebook(np.arange(len(kind.values))[None, :], dictionary=kind.values)
     largest = FOLD * simd * ((1 << kind.x_bits) - 1)
     acc_bits = signed_bits(min(0, largest * kind.values[0]), max(0, largest * kind.values[-1]))
-    view = UNITS[name].view(book)
-    return UNITS[name](codebook=view, x_bits=kind.x_bits, x_signed=False, pe=pe, simd=simd, acc_bits=acc_bits)
+    unit = UNITS[name](codebook=UNITS[name].view(book), x_bits=kind.x_bits, x_signed=False, pe=pe, simd=simd,
+                       acc_bits=acc_bits)
+    if unit.refusal(book, TensorType((1,), kind.x_bits)) is not None or not unit.excess.any():
+        return unit
+    unit = replace(unit, offset=True)
+    low, high = (FOLD * simd * int(end) for end in (unit.summed.min(), unit.summed.max()))
+    return replace(unit, acc_bits=signed_bits(min(0, low), max(0, high)))
 
 
 def measure(family: str, unit: MacUnit) -> Cost:

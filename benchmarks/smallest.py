@@ -55,8 +55,8 @@ def parts(layer: Layer) -> dict[str, Cost]:
     """Estimates of the parts of a layer, by the name of their submodule."""
     p, prices = layer.plan, LayerParts(layer.node, layer.x)
     size = p.pe, p.channels, p.rows
-    return {"window": prices.window(layer.window), "unit": prices.unit(p.unit, *size),
-            "output": prices.output(p.output, p.pe, p.output_lanes, p.output_memory)}
+    return {"window": prices.window(layer.window), "unit": prices.unit(p.unit, *size, output=p.output),
+            "output": prices.output(p.output, p.pe, p.output_lanes, p.output_memory, p.unit)}
 
 
 def rows(performance: Performance, synthesis: Synthesis, prefix: str) -> Iterator[Row]:

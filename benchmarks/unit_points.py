@@ -98,7 +98,8 @@ def unit_of(name: str, point: Point, family: Family = ICE40) -> MacUnit:
     if "scales" in point:
         order = np.arange(book.assignments.shape[1]).reshape(-1, point["simd"])
         return UNITS[name](codebook=book, order=order, **sizes, family=family)
-    return UNITS[name](codebook=book if book.dictionary is None else UNITS[name].view(book), **sizes, family=family)
+    return UNITS[name](codebook=book if book.dictionary is None else UNITS[name].view(book), **sizes, family=family,
+                       offset=point.get("offset", False))
 
 
 def random_subgroups(rng: np.random.Generator) -> Point:
@@ -134,8 +135,10 @@ def random_point(name: str, rng: np.random.Generator) -> Point:
         point["pe"] = int(rng.choice([1, 2, 3, 4, 6, 8, 12]))
         point["simd"] = int(rng.choice([1, 2, 3, 4, 5, 6, 8, 9, 12]))
         point["acc_bits"] = 0
-        products = unit_of(name, point).products * (min(2, point["simd"]) if name == "merged-tables" else 1)
-        point["acc_bits"] = signed_bits(int(products.min()), int(products.max())) + int(rng.integers(0, 7))
+        if unit_of(name, point).excess.any():
+            point["offset"] = True
+        terms = unit_of(name, point).summed * (min(2, point["simd"]) if name == "merged-tables" else 1)
+        point["acc_bits"] = signed_bits(min(0, int(terms.min())), int(terms.max())) + int(rng.integers(0, 7))
         held = len(point["dictionary"]) if name == "bucket" else 0  # sums in a lane, in registers
         if point["pe"] * point["simd"] <= 36 and point["pe"] * point["simd"] * held <= 24:
             return point

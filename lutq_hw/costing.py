@@ -27,8 +27,8 @@ from .network import TensorType, WeightNode
 from .nonzero import NonzeroReads
 from .output import OutputStage
 from .outputs import OUTPUTS
-from .pipeline import Argmax, Gearbox, Layer, Pool, Stage, TopK
-from .sums import sums_of
+from .pipeline import Argmax, Gearbox, Layer, Pool, Stage, TopK, moved_sums
+from .sums import Sums, sums_of
 from .unit_cost import unit_cost
 from .units import UNITS
 
@@ -224,9 +224,10 @@ def stage_cost(stage: Stage, family: Family = ICE40) -> Cost:
                 return (nonzero_cost(stage.nonzero, stage.x.bits, plan.index_memory, family)
                         + unit_cost(stage.unit, family).cost * plan.pe
                         + parts.output(plan.output, plan.pe, plan.output_lanes, plan.output_memory))
-            return (parts.window(stage.window) + parts.index(stage.unit, stage.window, plan.index_memory)
-                    + parts.unit(plan.unit, *plan.array)
-                    + parts.output(plan.output, plan.pe, plan.output_lanes, plan.output_memory))
+            # In the planner's order: sums of rounded numbers depend on it.
+            return (parts.window(stage.window) + parts.unit(plan.unit, *plan.array, output=plan.output)
+                    + parts.index(stage.unit, stage.window, plan.index_memory)
+                    + parts.output(plan.output, plan.pe, plan.output_lanes, plan.output_memory, plan.unit))
         case Pool():
             compare = stage.x.bits * stage.plan.channels
             return window_cost(stage.window, stage.x.bits, family) + Cost(luts=2.5 * compare + 3, ffs=compare + 2)
@@ -257,15 +258,25 @@ class LayerParts:
     def __init__(self, node: WeightNode, x: TensorType, family: Family = ICE40):
         self.node, self.x, self.family = node, x, family
         self.sums = sums_of(node, x)
-        self._stages: dict[tuple[str, int, int, str], OutputStage] = {}
+        self._stages: dict[tuple[str, int, int, str, str], OutputStage] = {}
         self._known: dict[tuple[object, ...], Cost] = {}
         self._macs: dict[tuple[str, int, int, int, int], MacUnit] = {}
+        self._moved: dict[str, Sums | None] = {}
 
-    def stage(self, name: str, pe: int, lanes: int, memory: str) -> OutputStage:
-        """The output stage of that size."""
-        key = (name, pe, lanes, memory)
+    def moved(self, unit: str, output: str) -> Sums | None:
+        """The layer's sums where that unit leaves constants in them and that output stage takes them; else None."""
+        if unit not in UNITS or output not in OUTPUTS or not OUTPUTS[output].takes_constants:
+            return None
+        if unit not in self._moved:
+            self._moved[unit] = moved_sums(self.mac(unit, 1, 1, 1), self.sums)
+        return self._moved[unit]
+
+    def stage(self, name: str, pe: int, lanes: int, memory: str, unit: str = "") -> OutputStage:
+        """The output stage of that size, behind ``unit`` if it is named."""
+        moved = self.moved(unit, name)
+        key = (name, pe, lanes, memory, unit if moved else "")
         if key not in self._stages:
-            self._stages[key] = OUTPUTS[name](sums=self.sums, pe=pe, lanes=lanes, memory=memory)
+            self._stages[key] = OUTPUTS[name](sums=moved or self.sums, pe=pe, lanes=lanes, memory=memory)
         return self._stages[key]
 
     def window(self, g: WindowGeometry) -> Cost:
@@ -289,18 +300,23 @@ class LayerParts:
         return rom_cost(mac.index_bits * mac.pe * mac.simd, g.groups * g.repeat * g.fold + mac.gap, memory,
                         self.family)
 
-    def unit(self, name: str, pe: int, channels: int, rows: int, spread: int = 1) -> Cost:
-        """Price of a MAC unit."""
-        key = ("unit", name, pe, channels, rows, spread)
+    def mac_before(self, output: str, name: str, *array: int) -> MacUnit:
+        """MAC unit of that size in front of that output stage."""
+        mac, moved = self.mac(name, *array), self.moved(name, output)
+        return mac if moved is None else mac.off(moved.bits)
+
+    def unit(self, name: str, *array: int, output: str = "") -> Cost:
+        """Price of `mac_before`."""
+        key = ("unit", name, *array, output if self.moved(name, output) else "")
         if key not in self._known:
-            self._known[key] = unit_cost(self.mac(name, pe, channels, rows, spread), self.family).cost
+            self._known[key] = unit_cost(self.mac_before(output, name, *array), self.family).cost
         return self._known[key]
 
-    def output(self, name: str, pe: int, lanes: int, memory: str) -> Cost:
-        """Output stage with its table."""
-        key = ("output", name, pe, lanes, memory)
+    def output(self, name: str, pe: int, lanes: int, memory: str, unit: str = "") -> Cost:
+        """Output stage with its table, behind ``unit`` if it is named."""
+        key = ("output", name, pe, lanes, memory, unit if self.moved(unit, name) else "")
         if key not in self._known:
-            self._known[key] = output_cost(self.stage(name, pe, lanes, memory), self.family)
+            self._known[key] = output_cost(self.stage(name, pe, lanes, memory, unit), self.family)
         return self._known[key]
 
     def interval(self, name: str, pe: int, lanes: int) -> int:

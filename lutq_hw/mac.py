@@ -7,7 +7,7 @@ unit is adding one file to ``units/``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Self
 
@@ -50,6 +50,8 @@ class MacUnit(ABC):
         outputs sum over the same activations.
     acc_bits
         Width of the signed sums; sums wrap modulo ``2**acc_bits`` on the way, and the final one fits.
+    offset
+        Sums may be larger by what `excess` says of the index of every term: whoever takes them knows the weights.
     family
         FPGA family that it is counted for.
     order
@@ -67,6 +69,7 @@ class MacUnit(ABC):
     family: Family = ICE40
     order: Ints | None = None
     spread: int = 1
+    offset: bool = False
 
     name: ClassVar[str]
     """Word used in plans, command line and reports."""
@@ -127,6 +130,10 @@ class MacUnit(ABC):
         """The unit that sums a layer of ``weights`` over activations of type ``x``."""
         return cls(codebook=cls.view(weights), x_bits=x.bits, x_signed=x.signed, pe=pe, simd=simd, acc_bits=acc_bits,
                    order=order, spread=spread)
+
+    def off(self, acc_bits: int) -> Self:
+        """This unit with ``offset``, and accumulators for what its sums then are."""
+        return replace(self, acc_bits=acc_bits, offset=True)
 
     @abstractmethod
     def cost(self) -> Cost:
@@ -194,7 +201,17 @@ class MacUnit(ABC):
             return self.codebook.table[0]
         return self.levels[:, None] * self.codebook.dictionary[0][None, :]
 
+    @property
+    def excess(self) -> Ints:
+        """``(K,)`` by how much a term is larger with ``offset``, by its index: zeros if that would make nothing cheaper."""
+        return np.zeros(self.codebook.entries, np.int64)
+
+    @cached_property
+    def summed(self) -> Ints:
+        """``(L, K)`` what is added up for every activation and index: products, and with ``offset`` their excess."""
+        return self.products + self.excess if self.offset else self.products
+
     def reference(self, x: Ints, index: Ints) -> Ints:
         """``(pe,)`` sums of ``x (words, spread * simd)`` and ``index (words, pe, simd)``."""
         place = [[self.activation(p, s) for s in range(self.simd)] for p in range(self.pe)]
-        return self.products[(x - self.levels[0])[:, place], index].sum(axis=(0, 2))
+        return self.summed[(x - self.levels[0])[:, place], index].sum(axis=(0, 2))

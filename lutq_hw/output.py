@@ -44,6 +44,9 @@ class OutputStage(ABC):
     needs: ClassVar[str] = ""
     """What a layer must have for it, in a few words for the list of stages; empty: that shows its docstring."""
 
+    takes_constants: ClassVar[bool] = False
+    """Sums that are off by a constant for each channel cost it nothing: whatever it holds for a channel is moved as well."""
+
     @classmethod
     @abstractmethod
     def reject(cls, sums: Sums) -> str | None:

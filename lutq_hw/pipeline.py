@@ -73,9 +73,18 @@ class Layer:
         return term_order(self.node, channels=self.plan.channels, rows=self.plan.rows)
 
     @cached_property
+    def _summed(self) -> tuple[MacUnit, Sums]:
+        """The unit and its sums, off by constants where that is cheaper for the one and free for the output stage."""
+        plan, sums, skips = self.plan, sums_of(self.node, self.x), self.plan.terms != "all"
+        unit = UNITS[plan.unit].for_layer(self.node.weights, self.x, pe=1 if skips else plan.pe, simd=plan.simd,
+                                          order=None if skips else self.order, acc_bits=sums.bits, spread=plan.spread)
+        moved = moved_sums(unit, sums) if OUTPUTS[plan.output].takes_constants else None
+        return (unit, sums) if moved is None else (unit.off(moved.bits), moved)
+
+    @property
     def sums(self) -> Sums:
         """What the output stage finishes."""
-        return sums_of(self.node, self.x)
+        return self._summed[1]
 
     @cached_property
     def nonzero(self) -> NonzeroReads | None:
@@ -90,13 +99,10 @@ class Layer:
         p = self.plan
         return OUTPUTS[p.output](sums=self.sums, pe=p.pe, lanes=p.output_lanes, memory=p.output_memory)
 
-    @cached_property
+    @property
     def unit(self) -> MacUnit:
         """What sums the products; where zeros are skipped, one such unit for each output of a word."""
-        skips = self.plan.terms != "all"
-        return UNITS[self.plan.unit].for_layer(self.node.weights, self.x, pe=1 if skips else self.plan.pe,
-                                               order=None if skips else self.order, simd=self.plan.simd,
-                                               acc_bits=self.stage.acc_bits, spread=self.plan.spread)
+        return self._summed[0]
 
     @property
     def input(self) -> StreamFormat:
@@ -120,6 +126,17 @@ class Layer:
             return self.nonzero.cycles(self.stage.interval)
         groups = self.window.reads // self.window.fold
         return groups * max(self.window.period, self.stage.interval)
+
+
+def moved_sums(unit: MacUnit, sums: Sums) -> Sums | None:
+    """What a layer's ``unit`` leaves in its ``sums`` if it may be off by constants; None if that makes nothing cheaper.
+
+    They are constants because every output's terms are known: not where zeros are skipped, and some read after all.
+    """
+    if unit.order is None or not unit.excess.any():
+        return None
+    index = unit.codebook.assignments.reshape(sums.outputs, -1)
+    return sums.moved(unit.excess[index].sum(axis=1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +38,10 @@ class Sums:
     bias: Ints
     step: Step | None
     type: TensorType
+
+    def moved(self, constants: Ints) -> Sums:
+        """The same results from sums that are larger by ``constants``, one for each channel."""
+        return replace(self, low=self.low + constants, high=self.high + constants, bias=self.bias - constants)
 
     @property
     def outputs(self) -> int:

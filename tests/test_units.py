@@ -47,10 +47,11 @@ def random_table(rng: random.Random, x_bits: int, entries: int | None = None) ->
     return codebook(table=[[rng.randint(-scale, scale) for _ in range(entries)] for _ in range(1 << x_bits)])
 
 
-def make(name: str, book: Codebook, *, x_bits=4, x_signed=False, pe=2, simd=3, acc_bits=14, spread=1) -> MacUnit:
+def make(name: str, book: Codebook, *, x_bits=4, x_signed=False, pe=2, simd=3, acc_bits=14, spread=1,
+         offset=False) -> MacUnit:
     """The unit ``name``."""
     return UNITS[name](codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits,
-                        spread=spread)
+                       spread=spread, offset=offset)
 
 
 def stimulus(unit: MacUnit, folds: list[int], rng: random.Random) -> tuple[list[dict[str, Any]], list[list[int]]]:
@@ -261,6 +262,20 @@ def test_structure_that_a_unit_looks_for(name, dictionary, x_bits, x_signed, pe,
     book = codebook(dictionary)
     assert accepts(name, book, x_bits, x_signed)
     unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=17)
+    conform(unit, [3, 1, 1, 2], seed=pe * 10 + simd, put="rare", get="often")
+
+
+@pytest.mark.parametrize("name, dictionary, x_bits", [
+    ("signed-digits", (1, 2, 4, 8, 0, -2, -4, -8), 4), ("signed-digits", (-88, -44, 0, 11), 4),
+    ("signed-digits", (-9, -5, -1), 3),
+    ("signed-digits", (-3, 0, 3), 2), ("signed-digits", (-43, -21, 0, 11), 5), ("signed-digits", (-6,), 1),
+])
+@pytest.mark.parametrize("pe, simd", [(1, 4), (2, 3), (3, 1)])
+def test_sums_that_are_off_by_a_constant(name, dictionary, x_bits, pe, simd):
+    book = UNITS[name].view(codebook(dictionary))
+    unit = make(name, book, x_bits=x_bits, pe=pe, simd=simd, acc_bits=17, offset=True)
+    assert unit.excess.any() and (unit.summed - unit.products == unit.excess).all()
+    assert unit.latency == make(name, book, x_bits=x_bits, pe=pe, simd=simd, acc_bits=17).latency
     conform(unit, [3, 1, 1, 2], seed=pe * 10 + simd, put="rare", get="often")
 
 

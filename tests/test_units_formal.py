@@ -81,7 +81,7 @@ class Proof(wiring.Component):
         columns = []
         for k in range(unit.codebook.entries):
             by_code = np.empty(len(codes), np.int64)
-            by_code[codes] = unit.products[:, k]
+            by_code[codes] = unit.summed[:, k]
             x = word.x[unit.activation(p, s)].as_unsigned()
             columns.append(Array(Const(int(value), signed(24)) for value in by_code)[x])
         return Array(columns)[word.index[p * unit.simd + s]]
@@ -101,6 +101,8 @@ CASES = {
     "odd": (dictionary(-3, 0, 5), 2, True, 2, 1),
     "two": (dictionary(-1, 1), 2, False, 2, 2),
     "bits": (dictionary(-3, 3), 1, False, 1, 3),
+    "constants": (dictionary(-4, -1, 0, 2), 2, False, 1, 2),
+    "resets": (dictionary(-2, -1, 0, 1, 2), 3, False, 1, 2),
     "slices": (dictionary(-2, -1, 0, 1, 3), 2, True, 1, 1),
     "rows": (dictionary(-2, 0, 3), 4, True, 1, 1),
     "spread": (dictionary(-1, 0, 1), 1, True, 2, 2),
@@ -113,7 +115,10 @@ SMALLEST = (dictionary(-1, 0, 2), dictionary(-3, 0, 3))
 
 
 def unit_of(name: str, case: str) -> MacUnit | None:
-    """The unit ``name`` for a case; None if it does not take it. A unit with a gap has one proof, under the name of "odd"."""
+    """The unit ``name`` for a case; None if it does not take it, or if it has no constants to be off by.
+
+    A unit with a gap has one proof, under the name of "odd".
+    """
     kind = UNITS[name]
     book, x_bits, x_signed, pe, simd = CASES[case]
     spread, acc_bits = 2 if case == "spread" else 1, 6
@@ -123,7 +128,10 @@ def unit_of(name: str, case: str) -> MacUnit | None:
     taken = kind.any_length or case == "odd"
     if not taken or kind.reject(book, x_bits, x_signed) is not None or (spread > 1 and not kind.spreads):
         return None
-    return kind(codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits, spread=spread)
+    unit = kind(codebook=book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits, spread=spread)
+    if case == "constants":
+        return unit.off(acc_bits) if unit.excess.any() else None
+    return unit
 
 
 PAIRS = [(name, case) for name in UNITS for case in CASES if unit_of(name, case) is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth import Cat, Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -46,8 +46,14 @@ class TermRange(NamedTuple):
         return self.sum_bits(1)
 
     def sum_bits(self, count: int) -> int:
-        """Bits of the sum of ``count`` terms, some of their carries added or not."""
-        return signed_bits(min(count * self.low, 0), max(count * self.high, 0))
+        """Bits of the sum of ``count`` terms, some of their carries added or not; without a sign where none is negative."""
+        if self.low >= 0:
+            return max(1, (count * self.high).bit_length())
+        return signed_bits(count * self.low, max(count * self.high, 0))
+
+    def shape(self, bits: int) -> Shape:
+        """Shape of a sum that is kept in ``bits``."""
+        return Shape(bits, signed=self.low < 0)
 
 
 class Node(NamedTuple):
@@ -91,7 +97,7 @@ class Accumulate(wiring.Component):
         self.inner_bits = max(1, acc_bits - term.zeros)
         """Bits of an accumulator, without those that are always zero."""
         members = {
-            "terms": In(data.ArrayLayout(signed(min(term.bits, self.inner_bits)), pe * simd)),
+            "terms": In(data.ArrayLayout(term.shape(min(term.bits, self.inner_bits)), pe * simd)),
             "valid": In(1), "last": In(1), "en": Out(1),
             "o": Out(stream.Signature(data.ArrayLayout(signed(acc_bits), pe))),
         }
@@ -155,7 +161,8 @@ class Accumulate(wiring.Component):
             value = add(pair[0].value, pair[1].value, taken)
         else:
             value = pair[0].value if taken is None else pair[0].value + taken
-        return Node(self._register(m, value, f"sum{name}", signed(min(self.term.sum_bits(count), self.inner_bits))),
+        shape = self.term.shape(min(self.term.sum_bits(count), self.inner_bits))
+        return Node(self._register(m, value, f"sum{name}", shape),
                     self._register(m, carries[0], f"carry{name}") if carries else None, count)
 
     def _register(self, m: Module, value: Value, name: str, shape=1, reset_less: bool = True) -> Signal:
@@ -166,7 +173,7 @@ class Accumulate(wiring.Component):
 
 
 def add(a: Value, b: Value, carry: Value | None) -> Value:
-    """``a + b + carry`` of signed values in one adder: its carry input comes from one bit below."""
+    """``a + b``, and of signed values ``a + b + carry``, in one adder: its carry input comes from one bit below."""
     if carry is None:
         return a + b
     return (Cat(Const(1, 1), a).as_signed() + Cat(carry, b).as_signed())[1:].as_signed()

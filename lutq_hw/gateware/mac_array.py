@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-from amaranth import Cat, Module, Signal, Value
+from amaranth import Cat, Module, Shape, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import connect, flipped
 
@@ -32,15 +32,18 @@ class Term(NamedTuple):
     registered: bool = False
     """The value comes out of a register or memory port that moves with ``en``."""
 
+    clear: Value | None = None
+    """Value and carry are 0 whatever they say: the reset of their registers, which may cost less than a gate before them."""
+
 
 def once_per_codebook(measure: Callable[[Unit], Measure]) -> Callable[[Unit], Measure]:
     """Remembers what depends on a unit's codebook and activation only: a planner asks for hundreds of sizes."""
-    known: WeakKeyDictionary[Codebook, dict[tuple[int, bool, str], tuple[Measure, list[Path]]]] = WeakKeyDictionary()
+    known: WeakKeyDictionary[Codebook, dict[tuple[object, ...], tuple[Measure, list[Path]]]] = WeakKeyDictionary()
 
     @functools.wraps(measure)
     def remember(unit: Unit) -> Measure:
         measured = known.setdefault(unit.codebook, {})
-        key = (unit.x_bits, unit.x_signed, unit.family.name)
+        key = (unit.x_bits, unit.x_signed, unit.offset, unit.family.name)
         if key not in measured:
             with counted_paths() as paths:
                 measured[key] = measure(unit), paths
@@ -131,6 +134,15 @@ class MacArray(wiring.Component):
                 m.d.sync += kept.eq(value)
             return kept
 
+        def cleared(value: Value, shape: Shape, name: str, clear: Value | None) -> Signal:
+            kept = Signal(shape, name=name, reset_less=True)
+            with m.If(sums.en):
+                m.d.sync += kept.eq(value)
+                if clear is not None:
+                    with m.If(clear):
+                        m.d.sync += kept.eq(0)
+            return kept
+
         if self.row_register:
             rows = [[register(value, f"row{t}_{n}") for n, value in enumerate(row)] for t, row in enumerate(rows)]
             controls = [register(value, f"control{lane}") for lane, value in enumerate(controls)]
@@ -142,17 +154,15 @@ class MacArray(wiring.Component):
             p, t = divmod(number, terms)
             row = rows[p * unit.spread // unit.pe * terms + t]
             own = [controls[p * unit.simd + s] for s in members[t]]
-            value, carry, registered = self.lane(m, sums.en, f"lane{p}_{t}", row, own[0] if len(own) == 1 else Cat(own))
+            name = f"{p}_{t}"
+            value, carry, registered, clear = self.lane(m, sums.en, f"lane{name}", row, own[0] if len(own) == 1 else Cat(own))
             if carry is not None and t == 0 and spare_carry(terms):
                 value, carry = value + carry, None
             if not registered:
-                product = Signal(sums.terms[number].shape(), name=f"product{p}_{t}", reset_less=True)
-                with m.If(sums.en):
-                    m.d.sync += product.eq(value)
-                value = product
+                value = cleared(value, sums.terms[number].shape(), f"product{name}", clear)
             m.d.comb += sums.terms[number].eq(value)
             if carry is not None:
-                m.d.comb += sums.carries[number].eq(register(carry, f"carry{p}_{t}"))
+                m.d.comb += sums.carries[number].eq(cleared(carry, unsigned(1), f"carry{name}", clear))
         m.d.comb += [
             sums.valid.eq(register(valid, "valid", reset_less=False)),
             sums.last.eq(register(last, "last", reset_less=False)),

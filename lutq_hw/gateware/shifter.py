@@ -52,7 +52,10 @@ class Shifter:
         return {name: column for name, column in bits.items() if len(set(column)) > 1}
 
     def logic(self, logic: Logic, bits: Mapping[str, int], levels: Ints, width: int) -> list[int]:
-        """The lane's result for activations ``levels``, as bits of a network; ``bits`` are its controls there."""
+        """The lane's result for activations ``levels``, as bits of a network; ``bits`` are its controls there.
+
+        Without ``nonzero`` among them there is no gate.
+        """
         place = [bit for name, bit in bits.items() if name.startswith("odd")]
         rows = [row_bits(logic, levels * odd, width) for odd in self.odds]
         columns = zip(*(rows[n] for n in fill(range(len(rows)), len(place))), strict=True)
@@ -65,20 +68,22 @@ class Shifter:
                          for high, low in zip([0] * shift + value, value, strict=False)]
         return [logic.xor(bits.get("sign", 0), bit) for bit in value]
 
-    def lane(self, m: Module, name: str, row: Sequence[Value], bits: Mapping[str, Value], term: TermRange) -> Term:
-        """The lane's result in gates; ``bits`` are its controls."""
+    def lane(self, m: Module, name: str, row: Sequence[Value], bits: Mapping[str, Value], term: TermRange, *,
+             clears: bool = False) -> Term:
+        """The lane's result in gates; ``bits`` are its controls. If it ``clears``, ``nonzero`` resets a register instead."""
         value = select(Cat(bit for key, bit in bits.items() if key.startswith("odd")), row, range(len(row)))
-        if "nonzero" in bits:
+        clear = ~bits["nonzero"] if clears else None
+        if "nonzero" in bits and not clears:
             value = Mux(bits["nonzero"], value, 0)
         for stage, shift in enumerate(self.stages):
             if f"shift{stage}" in bits:
                 value = Mux(bits[f"shift{stage}"], value << shift, value)
         wide = Signal(signed(term.bits), name=name)
         m.d.comb += wide.eq(value)
-        if not term.carries:
-            return Term(wide)
+        if min(self.values) >= 0:
+            return Term(wide, clear=clear)
         sign = bits.get("sign", Const(1, 1))  # where it is no control, all values are negative
-        return Term((wide ^ sign.replicate(len(wide))).as_signed(), sign)
+        return Term((wide ^ sign.replicate(len(wide))).as_signed(), sign if term.carries else None, clear=clear)
 
 
 def odd_and_shift(value: int) -> tuple[int, int]:

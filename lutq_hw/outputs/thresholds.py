@@ -43,6 +43,7 @@ class ThresholdSearch(OutputStage):
 
     name = "thresholds"
     needs = "thresholds, any"
+    takes_constants = True
 
     @classmethod
     def reject(cls, sums: Sums) -> str | None:

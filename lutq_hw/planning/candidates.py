@@ -160,19 +160,26 @@ def _array_candidates(plan: LayerPlan, parts: TimedParts, units: Sequence[str], 
     window = window_of(parts.node, parts.x, channels=plan.channels, rows=plan.rows, pe=plan.pe, spread=plan.spread)
     fold, groups = window.fold, window.reads // window.fold
     words = StreamFormat(parts.x, plan.input_lanes).words
-    macs = _best(option for unit in units for option in _mac_options(unit, plan, window, parts))
-    # Lanes of the output are a port: the best for each number of them.
-    by_lanes: dict[object, list[_Option]] = {}
-    for output in outputs:
-        for option in _output_options(output, plan.pe, fold, parts):
-            by_lanes.setdefault(option.changes["output_lanes"], []).append(option)
-    stages = [option for options in by_lanes.values() for option in _best(options)]
     found = []
-    for mac in macs:
-        for stage in stages:
-            cycles = max(groups * max(mac.interval, stage.interval), words)
-            choice = replace(plan, **mac.changes, **stage.changes)  # pyright: ignore[reportArgumentType]
-            found.append(Candidate(choice, cycles, mac.cost + stage.cost, max(mac.period_ns, stage.period_ns)))
+    # A unit may be another in front of a stage that takes constants, so those stages are apart from the others.
+    for takes in (False, True):
+        alike = [output for output in outputs if OUTPUTS[output].takes_constants == takes]
+        if not alike:
+            continue
+        macs = _best(option for unit in units for option in _mac_options(unit, alike[0], plan, window, parts))
+        # Lanes of the output are a port: the best for each number of them.
+        by_lanes: dict[object, list[_Option]] = {}
+        for output in alike:
+            for option in _output_options(output, plan.pe, fold, parts):
+                by_lanes.setdefault(option.changes["output_lanes"], []).append(option)
+        stages = [option for options in by_lanes.values() for option in _best(options)]
+        for mac in macs:
+            for stage in stages:
+                cycles = max(groups * max(mac.interval, stage.interval), words)
+                choice = replace(plan, **mac.changes, **stage.changes)  # pyright: ignore[reportArgumentType]
+                size = choice.output, choice.pe, choice.output_lanes, choice.output_memory, choice.unit
+                cost, period = parts.output(*size), parts.output_period(*size)
+                found.append(Candidate(choice, cycles, mac.cost + cost, max(mac.period_ns, period)))
     return pareto_by_ports(found)
 
 
@@ -204,11 +211,11 @@ def nonzero_candidates(network: Network, node: WeightNode, units: Iterable[str],
     return pareto_by_ports(found)
 
 
-def _mac_options(name: str, plan: LayerPlan, window: WindowGeometry, parts: TimedParts) -> Iterator[_Option]:
-    """One unit with what depends on it: window reader (whose gap the unit decides) and index ROM, by its memories."""
-    mac = parts.mac(name, *plan.array)
+def _mac_options(name: str, output: str, plan: LayerPlan, window: WindowGeometry, parts: TimedParts) -> Iterator[_Option]:
+    """One unit in front of an output stage, with what depends on it: window reader (its gap is the unit's), index ROM."""
+    mac = parts.mac_before(output, name, *plan.array)
     window = replace(window, gap=mac.gap)
-    cost, period = parts.window(window) + parts.unit(name, *plan.array), parts.reader_period(mac, window)
+    cost, period = parts.window(window) + parts.unit(name, *plan.array, output=output), parts.reader_period(mac, window)
     shallow = window.groups * window.repeat * window.fold + window.gap <= MAX_TABLE
     for memory in ("bram", "luts") if shallow else ("bram",):
         yield _Option({"unit": name, "index_memory": memory}, window.period, cost + parts.index(mac, window, memory), period)

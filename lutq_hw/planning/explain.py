@@ -35,7 +35,7 @@ def explain(network: Network, plan: Plan, board: Budget) -> list[Verdict]:
         assert isinstance(node, Dense | Conv2d)
         x = network.input_type(node)
         parts = LayerParts(node, x, FAMILIES[board.family])
-        mine = parts.unit(entry.unit, *entry.array)
+        mine = parts.unit(entry.unit, *entry.array, output=entry.output)
         for name in UNITS:
             if name == entry.unit:
                 verdicts.append(Verdict(node.name, name, True, f"{mine.luts:.0f} luts, {mine.dsps} dsps"))
@@ -46,7 +46,7 @@ def explain(network: Network, plan: Plan, board: Budget) -> list[Verdict]:
             if own is None and entry.spread > 1 and not UNITS[name].spreads:
                 own = f"cannot sum over {entry.spread} groups at once"
             if own is None:
-                cost = parts.unit(name, *entry.array)
+                cost = parts.unit(name, *entry.array, output=entry.output)
                 short = shortage(cost, board.available)
                 own = f"{cost.luts:.0f} luts, {cost.dsps} dsps for the same array"
                 if short:

@@ -79,9 +79,9 @@ class TimedParts(LayerParts):
         """Of a window reader and the MAC unit behind it."""
         return self.target.period(unit_period(unit, self.family), window_period(window, self.family))
 
-    def output_period(self, name: str, pe: int, lanes: int, memory: str) -> float:
-        """Of an output stage."""
-        stage = self.stage(name, pe, lanes, memory)
+    def output_period(self, name: str, pe: int, lanes: int, memory: str, unit: str = "") -> float:
+        """Of an output stage, behind ``unit`` if it is named."""
+        stage = self.stage(name, pe, lanes, memory, unit)
         if stage not in self._periods:
             self._periods[stage] = self.target.period(output_period(stage, self.family))
         return self._periods[stage]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..gateware.shifter import Shifter, odd_and_shift, stage_uses
 from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network import Codebook
+from ..network.tensor import Ints
 
 MAX_DIGITS = 4
 """Signed digits of a value, without what all values have in common."""
@@ -88,8 +90,25 @@ class SignedDigits(MacUnit):
 
     @cached_property
     def term(self) -> TermRange:
-        """Range of a complemented product without the zeros that all products end in."""
-        return complemented_range(self, self.factor)
+        """Range of a complemented product without the zeros that all products end in.
+
+        With ``offset`` a complement has neither its + 1 nor sign bits: it is larger than the product by a constant.
+        """
+        exact = complemented_range(self, self.factor)
+        if not self.offset or self.x_signed:
+            return exact
+        largest = max(map(abs, self.values)) * int(self.levels[-1]) >> exact.zeros
+        return TermRange(0, (1 << largest.bit_length()) - 1, exact.zeros)
+
+    @property
+    def excess(self) -> Ints:
+        if self.x_signed:
+            return super().excess
+        unit = self if self.offset else replace(self, offset=True)
+        sign = np.array(unit.controls.get("sign", [int(value < 0) for value in self.values]))
+        if unit.clears:
+            sign = sign * (np.array(self.values) != 0)
+        return sign * (unit.term.high * self.factor << unit.term.zeros)
 
     @cached_property
     def shifter(self) -> Shifter:
@@ -101,26 +120,40 @@ class SignedDigits(MacUnit):
         """`Shifter.controls`, bits of the index where that can be."""
         nothing = [value == 0 for value in self.values]
         # A closed gate may be shifted and complemented as well: -0 is 0.
-        bits = {name: column if name == "nonzero" or (name == "sign" and not self.term.carries)
+        bits = {name: column if name == "nonzero" or (name == "sign" and min(self.values) >= 0)
                 else by_index_bit(column, nothing) for name, column in self.shifter.controls.items()}
         return {name: column for name, column in bits.items() if len(set(column)) > 1}
 
-    @once_per_codebook
-    def lane_luts(self) -> float:
+    @property
+    def clears(self) -> bool:
+        """Whether the product of 0 is the reset of the register behind a lane: a gate takes an input of every first stage.
+
+        Behind a gate two stages of shifts are three luts deep, and what synthesis does to make them two costs luts. That
+        depends on LUT4 only, whatever the family: the hardware is one.
+        """
+        if "nonzero" not in self.controls or self.x_bits < 3:
+            return False  # a narrow activation's gate finds room in the luts behind it
+        return self.lane_luts(4, True) - self.lane_luts(4, False) < (len(self.shifter.stages) > 1)
+
+    def lane_luts(self, lut_inputs: int, clears: bool) -> float:
         """Luts of a lane: its controls where they are no bits of the index, gate, shifts, complement.
 
         The smallest of three ways to see it: stage after stage, every bit from the raw index, or a table.
         """
-        logic = Logic(self.family.lut_inputs)
+        logic = Logic(lut_inputs)
         index = [logic.input(("index", bit)) for bit in range(self.index_bits)]
         bits = {name: logic.tree(fill(column, self.index_bits), index) for name, column in self.controls.items()}
+        if clears:
+            reset = bits.pop("nonzero")
+            value = self.shifter.logic(logic, bits, self.levels, self.term.bits)
+            return min(self._staged_luts(lut_inputs, clears), logic.luts([*value, reset]))
         value = self.shifter.logic(logic, bits, self.levels, self.term.bits)
-        return min(self._staged_luts(), logic.luts(value), self._table_luts())
+        return min(self._staged_luts(lut_inputs, clears), logic.luts(value), self._table_luts(lut_inputs))
 
-    def _table_luts(self) -> float:
+    def _table_luts(self, lut_inputs: int) -> float:
         """Luts of a lane where index and activation have at most one bit more than a lut has inputs: two for each bit."""
         inputs = self.x_bits + self.index_bits
-        if inputs > self.family.lut_inputs + 1:
+        if inputs > lut_inputs + 1:
             return math.inf
         negative = np.array([value < 0 for value in self.values])
         terms = self.levels[:, None] * (abs(np.array(self.values)) >> self.term.zeros) ^ -negative.astype(int)
@@ -129,15 +162,15 @@ class SignedDigits(MacUnit):
         for function in {tuple(words >> bit & 1) for bit in range(self.term.bits)}:
             cube = np.reshape(function, [2] * inputs)
             support = sum(bool((np.take(cube, 0, axis) != np.take(cube, 1, axis)).any()) for axis in range(inputs))
-            luts += (support > 1) + (support > self.family.lut_inputs)
+            luts += (support > 1) + (support > lut_inputs)
         return luts
 
-    def _staged_luts(self) -> int:
+    def _staged_luts(self, lut_inputs: int, clears: bool) -> int:
         """Luts of a lane, stage after stage."""
         codes = range(1 << self.index_bits)
         raw = {tuple(code >> bit & 1 ^ flip for code in codes): bit for bit in range(self.index_bits) for flip in (0, 1)}
         columns = {name: tuple(fill(column, self.index_bits)) for name, column in self.controls.items()}
-        stages = Stages(self.family.lut_inputs)
+        stages = Stages(lut_inputs)
         # Two bits of the index are as good as what is found from them.
         whole = frozenset(("index", bit) for bit in range(self.index_bits)) if self.index_bits <= 2 else NONE
         bits = {name: frozenset([("index", raw[column])]) if column in raw else whole or frozenset([name])
@@ -151,17 +184,23 @@ class SignedDigits(MacUnit):
         for control in place:
             rows = [stages.mux(control, high, low) for low, high in zip(rows[::2], rows[1::2], strict=True)]
         value = rows[0]
-        if "nonzero" in bits:
+        if "nonzero" in bits and not clears:
             value = stages.mux(bits["nonzero"], value, [NONE] * width)
         for stage, shift in enumerate(self.shifter.stages):
             if f"shift{stage}" in bits:
                 value = stages.mux(bits[f"shift{stage}"], ([NONE] * shift + value)[:width], value)
         if "sign" in bits:
             value = stages.join(bits["sign"], value)
-        decode = Logic(self.family.lut_inputs)
+        decode = Logic(lut_inputs)
         index = [decode.input(bit) for bit in range(self.index_bits)]
-        found = [decode.tree(column, index) for column in columns.values() if column not in raw and not whole]
+        found = [decode.tree(column, index) for name, column in columns.items()
+                 if column not in raw and (not whole or (clears and name == "nonzero"))]
         return stages.luts(value) + decode.luts(found)
+
+    @once_per_codebook
+    def lane_cost(self) -> Cost:
+        """Cells of a lane."""
+        return Cost(luts=self.lane_luts(self.family.lut_inputs, self.clears), ffs=self.term.carries)
 
     @once_per_codebook
     def row_cost(self) -> Cost:
@@ -170,7 +209,7 @@ class SignedDigits(MacUnit):
         return row_cost(self, [self.levels * odd for odd in odds], odds, self.term.bits, registered=self.row_register)
 
     def cost(self) -> Cost:
-        lane = Cost(luts=self.lane_luts(), ffs=self.index_bits * self.row_register + self.term.carries)
+        lane = self.lane_cost() + Cost(ffs=self.index_bits * self.row_register)
         return array_cost(self, self.term, row=self.row_cost(), lane=lane, factor=self.factor)
 
     def create(self) -> wiring.Component:
@@ -256,7 +295,7 @@ class SignedDigitsArray(MacArray):
 
     def __init__(self, unit: SignedDigits):
         super().__init__(unit, unit.term, row_register=unit.row_register, factor=unit.factor)
-        self.digits = unit
+        self.digits, self.clears = unit, unit.clears
 
     def row(self, m: Module, t: int, *activations: Value) -> Sequence[Value]:
         (x,) = activations
@@ -264,4 +303,4 @@ class SignedDigitsArray(MacArray):
 
     def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
         bits = {key: lookup(controls, column, unsigned(1)) for key, column in self.digits.controls.items()}
-        return self.digits.shifter.lane(m, name, row, bits, self.term)
+        return self.digits.shifter.lane(m, name, row, bits, self.term, clears=self.clears)
