@@ -6,6 +6,7 @@ whichever of PyTorch's spellings (module, function, method) the user chose.
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,15 +62,15 @@ FUNCTIONS: dict[Any, Kind] = {
     torch.relu: Kind.RELU, torch.relu_: Kind.RELU, F.relu: Kind.RELU, F.relu6: Kind.CLAMP,
     F.hardtanh: Kind.CLAMP, torch.clamp: Kind.CLAMP, torch.tanh: Kind.TANH,
     F.max_pool2d: Kind.MAX_POOL, F.avg_pool2d: Kind.AVG_POOL, F.adaptive_avg_pool2d: Kind.AVG_POOL,
-    torch.mean: Kind.AVG_POOL, torch.flatten: Kind.FLATTEN, torch.add: Kind.ADD, operator.add: Kind.ADD,
-    operator.iadd: Kind.ADD, operator.getitem: Kind.SLICE, F.pad: Kind.PAD, F.dropout: Kind.SAME,
-    F.dropout2d: Kind.SAME,
+    torch.mean: Kind.AVG_POOL, torch.flatten: Kind.FLATTEN, torch.squeeze: Kind.FLATTEN, torch.add: Kind.ADD,
+    operator.add: Kind.ADD, operator.iadd: Kind.ADD, operator.getitem: Kind.SLICE, F.pad: Kind.PAD,
+    F.dropout: Kind.SAME, F.dropout2d: Kind.SAME,
 }
 
 METHODS: dict[str, Kind] = {
     "relu": Kind.RELU, "relu_": Kind.RELU, "tanh": Kind.TANH, "mean": Kind.AVG_POOL, "flatten": Kind.FLATTEN,
-    "view": Kind.FLATTEN, "reshape": Kind.FLATTEN, "add": Kind.ADD, "add_": Kind.ADD, "contiguous": Kind.SAME,
-    "clamp": Kind.CLAMP,
+    "view": Kind.FLATTEN, "reshape": Kind.FLATTEN, "squeeze": Kind.FLATTEN, "add": Kind.ADD, "add_": Kind.ADD,
+    "contiguous": Kind.SAME, "clamp": Kind.CLAMP,
 }
 
 
@@ -79,6 +80,17 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = any(isinstance(m, types) for types, _ in MODULES)
         return known or super().is_leaf_module(m, module_qualified_name)
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        """Arguments behind the first that have defaults keep these."""
+        rest = list(inspect.signature(root_fn).parameters.values())[1 + int(is_module):]
+        if rest and all(more.default is not more.empty or more.kind in (more.VAR_POSITIONAL, more.VAR_KEYWORD)
+                        for more in rest):
+            def single(self: nn.Module, x: Any) -> Any:
+                return root_fn(self, x)
+
+            return super().create_args_for_root(single, is_module, concrete_args)
+        return super().create_args_for_root(root_fn, is_module, concrete_args)
 
 
 class _Recorder(fx.Interpreter):

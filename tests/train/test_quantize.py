@@ -260,7 +260,7 @@ def refused(model, x, *arguments, **options):
     with torch.no_grad():
         try:
             scores = model(x)
-        except RuntimeError:
+        except (RuntimeError, TypeError):
             scores = None
     model.train()
     before, generator = state_of(model), torch.get_rng_state()
@@ -433,6 +433,24 @@ def test_layers_without_hardware(layer, text):
     assert refused(model, x) == text
 
 
+def test_arguments_with_defaults_keep_them_and_squeezed_maps_are_vectors():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(2, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, x, features=False, *more, scale=None, **rest):
+            x = F.adaptive_avg_pool2d(F.relu(self.conv(x)), 1).squeeze((2, 3))
+            if features or scale is not None or more or rest:
+                return x
+            return self.fc(x)
+
+    model, (_, x) = Net().eval(), build("chain")
+    quantize(model, example=x)
+    assert verify.compare(model, network(model, x, name="n"), [x]).exact
+    assert model(x).shape == (24, 3)
+
+
 def test_a_decision_deep_inside_is_named_by_its_module():
     class Gate(nn.Module):
         def forward(self, x):
@@ -561,7 +579,7 @@ def test_inputs():
             super().__init__()
             self.fc = nn.Linear(4, 2)
 
-        def forward(self, x, mask=None):
+        def forward(self, x, mask):
             return self.fc(x)
 
     assert refused(Two(), torch.randn(3, 4)) == "Two: forward must have one input, not 2: x, mask"
