@@ -1,8 +1,8 @@
-"""Places and routes units and output stages alone between registers and records how long their slowest path takes.
+"""Places and routes units, output stages and window readers alone between registers: how long is the slowest path?
 
     python benchmarks/clock_points.py                                # completes everything on iCE40 UP5K
     python benchmarks/clock_points.py --unit shift-add --count 12
-    python benchmarks/clock_points.py --stage thresholds --family ecp5
+    python benchmarks/clock_points.py --stage thresholds --stage window --family ecp5
 
 Three placements of each (seeds 1 to 3); ``ns`` are their slowest paths in nanoseconds, as nextpnr reports them after
 routing. Sizes are those recorded for cells, in the same order, up to `LARGEST` luts. Resumable as `measure` is: a point is
@@ -18,18 +18,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from alone import Alone
 from amaranth.hdl import Elaboratable
 from recording import Point, folder_of, key_of, parameters, read, text_of, write
-from stage_points import random_stage
+from stage_points import random_stage, reader_of
 from unit_points import POINTS as UNIT_POINTS
 from unit_points import unit_of
 
 from lutq_hw.errors import ToolError
 from lutq_hw.families import FAMILIES, ICE40
 from lutq_hw.family import Family
+from lutq_hw.gateware.window import WindowReader
 from lutq_hw.outputs import OUTPUTS
 from lutq_hw.tools.cells import cells_of
 from lutq_hw.tools.nextpnr import parse_report
@@ -116,12 +118,24 @@ def stage_clocks(name: str, family: Family, count: int, *, again: bool = False) 
     return record_clocks(folder_of(STAGE_CLOCKS, family) / f"{name}.json", family, wanted, again=again)
 
 
+def window_clocks(family: Family, count: int, *, again: bool = False) -> int:
+    """Records clocks of window readers."""
+    recorded = [point["parameters"] for point in read(STAGE_CLOCKS.parent / "window.json") if point["luts"] <= LARGEST]
+
+    def create(p: Point) -> WindowReader:
+        geometry, bits = reader_of(p)
+        return WindowReader(geometry, bits=bits)
+
+    wanted = [(p, lambda p=p: create(p)) for p in recorded[:count]]
+    return record_clocks(folder_of(STAGE_CLOCKS, family) / "window.json", family, wanted, again=again)
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", action="append", choices=list(PLACERS), help=f"repeat for more (default: {ICE40.name})")
     parser.add_argument("--unit", action="append", choices=list(UNITS), help="repeat for more (default: all, and all stages)")
-    parser.add_argument("--stage", action="append", choices=list(OUTPUTS), help="repeat for more")
+    parser.add_argument("--stage", action="append", choices=[*OUTPUTS, "window"], help="repeat for more")
     parser.add_argument("--count", type=int, default=COUNT, help="sizes of each (default: %(default)s)")
     parser.add_argument("--again", action="store_true", help="measure recorded points again too")
     args = parser.parse_args()
@@ -130,8 +144,9 @@ def main() -> int:
     for name in args.family or [ICE40.name]:
         for unit in UNITS if everything else args.unit or ():
             total += unit_clocks(unit, FAMILIES[name], args.count, again=args.again)
-        for stage in OUTPUTS if everything else args.stage or ():
-            total += stage_clocks(stage, FAMILIES[name], args.count, again=args.again)
+        for stage in (*OUTPUTS, "window") if everything else args.stage or ():
+            record_stage = window_clocks if stage == "window" else partial(stage_clocks, stage)
+            total += record_stage(FAMILIES[name], args.count, again=args.again)
     print(f"{total} points measured", file=sys.stderr)
     return 0
 

@@ -14,15 +14,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from clock_points import CLOCKS, PLACERS, STAGE_CLOCKS
-from recording import Point, folder_of, read
+from recording import Point, folder_of, parameters, read
 from scipy.optimize import least_squares  # comes with scikit-learn (extra: train)
-from stage_points import random_stage
+from stage_points import random_stage, reader_of
 from unit_points import unit_of
 
 from lutq_hw.clock import SHARED, output_paths, slowest_ns, unit_paths, window_paths
 from lutq_hw.families import FAMILIES
 from lutq_hw.family import Family
-from lutq_hw.geometry import WindowGeometry
 from lutq_hw.outputs import OUTPUTS
 from lutq_hw.paths import Path
 from lutq_hw.units import UNITS
@@ -50,11 +49,7 @@ def part_samples(name: str, family: Family) -> list[Sample]:
     """The same of an output stage or a window reader."""
     points = read(folder_of(STAGE_CLOCKS, family) / f"{name}.json")
     if name == "window":
-        found = []
-        for point in points:
-            p = {k: tuple(v) if isinstance(v, list) else v for k, v in point.items() if k not in ("ns", "key", "bits")}
-            found.append((name, window_paths(WindowGeometry(**p)), period_ns(point)))
-        return found
+        return [(name, window_paths(reader_of(json.loads(parameters(point)))[0]), period_ns(point)) for point in points]
     return [(name, output_paths(random_stage(np.random.default_rng(point["seed"]), name), family), period_ns(point))
             for point in points]
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from recording import Point, folder_of, read
 from scipy.optimize import nnls  # comes with scikit-learn (extra: train)
-from stage_points import POINTS, random_reads, random_stage, stream_adder
+from stage_points import POINTS, random_reads, random_stage, reader_of, stream_adder
 
 from lutq_hw.costing import (
     Features,
@@ -29,7 +29,6 @@ from lutq_hw.costing import (
 )
 from lutq_hw.families import FAMILIES, ICE40
 from lutq_hw.family import Family
-from lutq_hw.geometry import WindowGeometry
 from lutq_hw.graph_cost import adder_features, averager_features, fifo_features, fork_features
 from lutq_hw.unit_cost import weigh
 
@@ -55,9 +54,7 @@ def samples(family: Family) -> dict[str, list[tuple[Features, Point]]]:
 def describe(file: str, p: Point, family: Family) -> tuple[str, Features]:
     """Name of the fitted part and features of one point's parameters."""
     if file == "window":
-        bits = p.pop("bits")
-        g = WindowGeometry(**{k: tuple(v) if isinstance(v, list) else v for k, v in p.items()})
-        return "window", window_features(g, bits)
+        return "window", window_features(*reader_of(p))
     if file == "nonzero":
         reads, x = random_reads(np.random.default_rng(p["seed"]))
         return "nonzero", nonzero_features(reads, x.bits)

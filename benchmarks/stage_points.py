@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,11 @@ def window(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
         g = WindowGeometry((size, size, c), (k, k), (s, s), (p, p), channels, int(rng.choice([1, k])), groups,
                            int(rng.choice([1, 2, 4, 8])))
     return {**asdict(g), "bits": bits}, WindowReader(g, bits=bits)
+
+
+def reader_of(p: Mapping[str, Any]) -> tuple[WindowGeometry, int]:
+    """Geometry and bits of a point of `window`."""
+    return WindowGeometry(**{k: tuple(v) if isinstance(v, list) else v for k, v in p.items() if k != "bits"}), p["bits"]
 
 
 def random_reads(rng: np.random.Generator) -> tuple[NonzeroReads, TensorType]:

@@ -23,13 +23,13 @@ from .geometry import WindowGeometry
 from .joins import AveragePool, Join, Requantizer
 from .mac import MacUnit
 from .output import OutputStage
-from .paths import Path
+from .paths import DELAYS, Path
 from .pipeline import Layer, Stage
 
 FULL_SLOWDOWN = 0.25
 """By how much an FPGA with all available cells used is clocked slower than an empty one, seen on iCE40UP5K builds."""
 
-SHARED = ("base", *Path._fields)
+SHARED = ("base", *DELAYS)
 """What every part has in common; besides, every kind of part but the units has an ``offset``."""
 
 SEARCH_LEVELS = 2
@@ -80,7 +80,7 @@ def delays(family: Family) -> dict[str, Any]:
 
 def path_ns(path: Path, shared: Mapping[str, float]) -> float:
     """Delay of one path."""
-    return shared["base"] + sum(shared[name] * value for name, value in zip(Path._fields, path, strict=True))
+    return shared["base"] + sum(shared[name] * getattr(path, name) for name in DELAYS)
 
 
 def slowest_ns(paths: Sequence[Path], shared: Mapping[str, float]) -> float:
@@ -95,7 +95,7 @@ def unit_paths(unit: MacUnit) -> list[Path]:
     lanes = counted or [Path(levels=unit.index_bits)]
     if term is not None and term.carries and spare_carry(unit.simd):
         # The first lane adds its own carry, behind its logic.
-        lanes = [path if path.adders else path._replace(adders=1, bits=term.bits) for path in lanes]
+        lanes = [path if path.adders else path._replace(adders=1, bits=max(0, term.bits - path.entry)) for path in lanes]
     if structure.dsps:
         lanes = [path._replace(dsps=1) for path in lanes]
     paths = [*lanes, Path(adders=1, bits=unit.acc_bits), Path(levels=2, fanout=math.log2(1 + structure.ffs))]

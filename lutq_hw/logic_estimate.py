@@ -86,10 +86,13 @@ class Logic:
         return self._node("tree", *needed, *(1 if entry else 0 for entry in entries))
 
     def luts(self, outputs: Sequence[int]) -> int:
-        """Luts that compute ``outputs``: a node goes into all those that read it where each has inputs to spare."""
+        """Luts that compute ``outputs``: a node goes into all those that read it where each has inputs to spare.
+
+        The bits of a number come lowest first: on the paths that are noted, an adder behind carries from there on.
+        """
         packed = self._packed(outputs)
         if counting():
-            note_paths([Path(levels=_depth(packed), fanout=log2(max(1, len(packed) / NEAR)))])
+            note_paths(_paths(packed, outputs))
         return len(packed)
 
     def _packed(self, outputs: Sequence[int]) -> dict[int, frozenset[int]]:
@@ -115,9 +118,14 @@ class Logic:
         return fanin
 
 
-def _depth(packed: dict[int, frozenset[int]]) -> int:
-    """Luts one behind the other on the longest way through."""
+def _paths(packed: dict[int, frozenset[int]], outputs: Sequence[int]) -> list[Path]:
+    """The longest way to each output that is deeper than all lower ones."""
     depth: dict[int, int] = {}
     for node in sorted(packed):  # a node's number is larger than those it reads
         depth[node] = 1 + max((depth.get(bit, 0) for bit in packed[node]), default=0)
-    return max(depth.values(), default=0)
+    fanout = log2(max(1, len(packed) / NEAR))
+    found = [Path(levels=depth.get(outputs[0], 0) if outputs else 0, fanout=fanout)]
+    for entry, bit in enumerate(outputs):
+        if depth.get(bit, 0) > found[-1].levels:
+            found.append(Path(levels=depth[bit], fanout=fanout, entry=entry))
+    return found

@@ -33,6 +33,13 @@ class Path(NamedTuple):
     brams: int = 0
     """Block RAMs whose output the path begins at."""
 
+    entry: int = 0
+    """Bit of the result at which logic ends: an adder behind it carries from there on. No delay by itself."""
+
+
+DELAYS = tuple(name for name in Path._fields if name != "entry")
+"""Fields that a path's delay is a sum of."""
+
 
 _counted: ContextVar[list[Path] | None] = ContextVar("_counted", default=None)
 

@@ -6,7 +6,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from benchmarks.stage_points import random_reads, random_stage
+from benchmarks.stage_points import random_reads, random_stage, reader_of
 from lutq_hw.cost import Cost, bram_count, bram_shape
 from lutq_hw.costing import (
     argmax_features,
@@ -19,7 +19,6 @@ from lutq_hw.costing import (
     top_k_features,
     window_cost,
 )
-from lutq_hw.geometry import WindowGeometry
 from lutq_hw.graph_cost import adder_features, averager_features, fork_features
 from lutq_hw.network import TensorType
 
@@ -36,13 +35,9 @@ def points(name):
     return json.loads((POINTS / f"{name}.json").read_text())
 
 
-def geometry(p):
-    return WindowGeometry(**{k: tuple(v) if isinstance(v, list) else v for k, v in p.items() if k != "bits"})
-
-
 def priced(name, p) -> Cost:
     if name == "window":
-        return window_cost(geometry(p), p["bits"])
+        return window_cost(*reader_of(p))
     if name == "nonzero":
         reads, x = random_reads(np.random.default_rng(p["seed"]))
         return nonzero_cost(reads, x.bits, "bram")
