@@ -32,7 +32,7 @@ from lutq_hw.family import Family
 from lutq_hw.graph_cost import adder_features, averager_features, fifo_features, fork_features
 from lutq_hw.unit_cost import weigh
 
-FILES = ("window", "nonzero", "output", "gearbox", "argmax", "fork", "fifo", "adder", "averager", "top_k")
+FILES = ("window", "gap", "nonzero", "output", "gearbox", "argmax", "fork", "fifo", "adder", "averager", "top_k")
 
 SMALL = 30.0
 """Cells below which errors count absolutely, except on iCE40."""
@@ -53,7 +53,7 @@ def samples(family: Family) -> dict[str, list[tuple[Features, Point]]]:
 
 def describe(file: str, p: Point, family: Family) -> tuple[str, Features]:
     """Name of the fitted part and features of one point's parameters."""
-    if file == "window":
+    if file in ("window", "gap"):
         return "window", window_features(*reader_of(p))
     if file == "nonzero":
         reads, x = random_reads(np.random.default_rng(p["seed"]))
@@ -87,7 +87,10 @@ KEPT = 0.30
 
 def fit(rows: Sequence[tuple[Features, Point]], resource: str, floor: float,
         prior: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Coefficients of one resource, near ``prior``; a part below ``floor`` cells counts as if it had that many."""
+    """Coefficients of one resource, near ``prior``; a part below ``floor`` cells counts as if it had that many.
+
+    A feature that no point has keeps its ``prior`` coefficient.
+    """
     names = list(rows[0][0])
     matrix = np.array([[f[name] for name in names] for f, _ in rows], float)
     if not any(point[resource] for _, point in rows):
@@ -100,7 +103,9 @@ def fit(rows: Sequence[tuple[Features, Point]], resource: str, floor: float,
         matrix = np.vstack([matrix, np.diag(share)])
         wanted = np.concatenate([wanted, share * [prior.get(name, 0.0) for name in names]])
     found, _ = nnls(matrix, wanted)
-    return {n: round(float(c), 3) for n, c in zip(names, found, strict=True) if c > 5e-4}
+    never = {n: (prior or {}).get(n, 0.0) for n, column in zip(names, matrix.T, strict=True) if not column.any()}
+    kept = {**dict(zip(names, found, strict=True)), **never}
+    return {n: round(float(c), 3) for n, c in kept.items() if c > 5e-4}
 
 
 def errors(rows: Sequence[tuple[Features, Point]], coefficients: Mapping[str, float], resource: str,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,13 @@ def window(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
 def reader_of(p: Mapping[str, Any]) -> tuple[WindowGeometry, int]:
     """Geometry and bits of a point of `window`."""
     return WindowGeometry(**{k: tuple(v) if isinstance(v, list) else v for k, v in p.items() if k != "bits"}), p["bits"]
+
+
+def gap(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
+    """A window reader for a unit that asks for a gap between dot products."""
+    g, bits = reader_of(window(rng)[0])
+    g = replace(g, gap=int(rng.integers(3, 40)))
+    return {**asdict(g), "bits": bits}, WindowReader(g, bits=bits)
 
 
 def random_reads(rng: np.random.Generator) -> tuple[NonzeroReads, TensorType]:
@@ -214,7 +221,7 @@ def top_k(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
     return p, TopKStage(**p)
 
 
-PARTS = {f.__name__: f for f in (window, nonzero, rom, output, gearbox, argmax, fork, fifo, adder, averager, top_k)}
+PARTS = {f.__name__: f for f in (window, gap, nonzero, rom, output, gearbox, argmax, fork, fifo, adder, averager, top_k)}
 
 
 def wanted_parts(part: str, count: int, stage: str | None = None,

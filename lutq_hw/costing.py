@@ -34,11 +34,6 @@ from .units import UNITS
 
 Features = Mapping[str, float]
 
-GAP_LUTS = 3.3
-"""Luts of a gap for each bit of the weights' address: a counter, its end, and the choice between two addresses. Measured 2.9
-to 3.7 on four readers."""
-
-
 def table_luts(depth: int, lut_inputs: int = 4) -> float:
     """Luts for each bit of a random table in logic: 16 entries fit a lut of four inputs, deeper ones need selectors."""
     held = 1 << lut_inputs
@@ -94,6 +89,7 @@ def window_features(g: WindowGeometry, bits: int) -> Features:
         "padding": word if any(g.padding) else 0,
         "masks": sum(len({g.mask(axis, i) for i in range(g.out_shape[axis])}) - 1 for axis in (0, 1)),
         "word": word,
+        "gap": bits_for(g.groups * g.repeat * g.fold + g.gap) if g.gap else 0,
     }
 
 
@@ -104,11 +100,7 @@ def window_brams(g: WindowGeometry, bits: int) -> int:
 
 def window_cost(g: WindowGeometry, bits: int, family: Family = ICE40) -> Cost:
     """Price of a `WindowReader`."""
-    cost = fitted("window", window_features(g, bits), window_brams(g, bits), family)
-    if not g.gap:
-        return cost
-    address = bits_for(g.groups * g.repeat * g.fold + g.gap)
-    return cost + Cost(luts=GAP_LUTS * address, ffs=address + 1)
+    return fitted("window", window_features(g, bits), window_brams(g, bits), family)
 
 
 def nonzero_features(reads: NonzeroReads, bits: int) -> Features:

@@ -38,7 +38,7 @@ MEASURED = [name for name in FAMILIES if delays(FAMILIES[name])]
 
 def samples(family):
     return {name: unit_samples(name, FAMILIES[family]) for name in UNITS} | {
-        name: part_samples(name, FAMILIES[family]) for name in OUTPUTS}
+        name: part_samples(name, FAMILIES[family]) for name in (*OUTPUTS, "window")}
 
 
 def test_ice40_is_measured():

@@ -36,7 +36,7 @@ def points(name):
 
 
 def priced(name, p) -> Cost:
-    if name == "window":
+    if name in ("window", "gap"):
         return window_cost(*reader_of(p))
     if name == "nonzero":
         reads, x = random_reads(np.random.default_rng(p["seed"]))
@@ -61,7 +61,7 @@ def priced(name, p) -> Cost:
     return fitted("argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"]))
 
 
-PARTS = ["window", "nonzero", "rom", "output", "gearbox", "argmax", "top_k", "fork", "fifo", "adder", "averager"]
+PARTS = ["window", "gap", "nonzero", "rom", "output", "gearbox", "argmax", "top_k", "fork", "fifo", "adder", "averager"]
 
 
 @pytest.mark.parametrize("name", PARTS)
