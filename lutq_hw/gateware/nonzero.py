@@ -53,18 +53,22 @@ class NonzeroReader(RowBuffer):
         oy, frame_end = self._counter(m, "oy", g.out_shape[0], advance, row_end)
         started, released = self._start(m, row_written, oy, advance & row_end)
         m.d.comb += advance.eq(started & self.en)
+        # Less 1, for a lane knows the position behind the one that it reads.
         reach = (g.shape[1] + g.padding[1] + g.stride[1] + g.kernel[1]) * g.pixel_words
-        start = -g.padding[1] * g.pixel_words
+        start = -g.padding[1] * g.pixel_words - 1
         pixel = Signal(signed(1 + max(-start, reach).bit_length()), init=start)
-        with m.If(advance & pixel_end):
-            m.d.sync += pixel.eq(Mux(row_end, start, pixel + g.stride[1] * g.pixel_words))
+        moves = g.out_shape[1] > 1
+        if moves:
+            with m.If(advance & pixel_end):
+                m.d.sync += pixel.eq(Mux(row_end, start, pixel + g.stride[1] * g.pixel_words))
         top, _ = self._top(m, advance, row_end, frame_end)
 
         # --- a: index memory ----------------------------------------------------------------------------------------------
         m.submodules.index_rom = rom = Rom(reads.packed(), width=reads.memory[0], style=self.style)
         m.d.comb += [rom.addr.eq(count), rom.en.eq(self.en)]
         a_valid = self._stage(m, started, "a_valid", init=0)
-        a_pixel, a_top = self._stage(m, pixel, "a_pixel"), self._stage(m, top, "a_top")
+        # A register behind a constant would be none to synthesis only if it began with it.
+        a_pixel, a_top = self._stage(m, pixel, "a_pixel") if moves else pixel, self._stage(m, top, "a_top")
         a_mask = self._stage(m, self._mask(m, 0, oy, "row_mask"), "a_mask")
         a_released = self._stage(m, released, "a_released", init=0)
 
@@ -74,13 +78,13 @@ class NonzeroReader(RowBuffer):
         with m.If(self.en & a_valid):
             m.d.sync += first.eq(last)
         b_valid, b_last = self._stage(m, a_valid, "b_valid", init=0), self._stage(m, last, "b_last")
-        b_pixel, b_mask = self._stage(m, a_pixel, "b_pixel"), self._stage(m, a_mask, "b_mask")
+        b_pixel, b_mask = self._stage(m, a_pixel, "b_pixel") if moves else a_pixel, self._stage(m, a_mask, "b_mask")
         b_released = self._stage(m, a_released, "b_released", init=0)
-        # Where each row of the window begins in the memory, less 1: a lane knows the position behind the one it reads.
+        # Where each row of the window begins in the memory, less 1.
         width, bases = max(1, (g.depth - 1).bit_length()), []
         for k in range(g.kernel[0]):
             table = [(bank + k) % g.buffer_rows * g.row_words for bank in range(g.buffer_rows)]
-            start_of_row = (lookup(m, a_top, table, width, f"base{k}") + a_pixel - 1)[:width]
+            start_of_row = (lookup(m, a_top, table, width, f"base{k}") + a_pixel)[:width]
             bases.append(self._stage(m, start_of_row, f"b_base{k}"))
         run_bits, row_bits = reads.run_bits, reads.row_bits
         positions, rows, indices = [], [], []
@@ -112,9 +116,9 @@ class NonzeroReader(RowBuffer):
             addresses.append(self._stage(m, (base + position)[:width], f"c_address{lane}"))
             inside: Value = Const(1, 1)
             if any(g.padding):
-                column = Signal(signed(len(pixel) + 1), name=f"column{lane}")  # one more than that of the activation
+                column = Signal(signed(len(pixel) + 1), name=f"column{lane}")
                 m.d.comb += column.eq(b_pixel + position)
-                inside = b_mask.bit_select(row, 1) & (column > 0) & (column <= g.row_words)
+                inside = b_mask.bit_select(row, 1) & (column >= 0) & (column < g.row_words)
             insides.append(self._stage(m, inside, f"c_inside{lane}"))
         indices = [self._stage(m, index, f"c_index{lane}") for lane, index in enumerate(indices)]
 
