@@ -70,7 +70,8 @@ def window(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:
 
 def reader_of(p: Mapping[str, Any]) -> tuple[WindowGeometry, int]:
     """Geometry and bits of a point of `window`."""
-    return WindowGeometry(**{k: tuple(v) if isinstance(v, list) else v for k, v in p.items() if k != "bits"}), p["bits"]
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in p.items() if k != "bits"}
+    return WindowGeometry(**fields), p["bits"]
 
 
 def gap(rng: np.random.Generator) -> tuple[dict[str, Any], wiring.Component]:

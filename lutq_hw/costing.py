@@ -106,23 +106,15 @@ def window_cost(g: WindowGeometry, bits: int, family: Family = ICE40) -> Cost:
 def nonzero_features(reads: NonzeroReads, bits: int) -> Features:
     """Structure of a `NonzeroReader`."""
     g, pe = reads.window, reads.pe
-    reach = max(g.padding[1], g.shape[1] + g.padding[1] + g.stride[1] + g.kernel[1]) * g.pixel_words
-    column, address = 2 + reach.bit_length(), bits_for(max(2, g.depth))
-    loops = [n for n in (reads.words, *g.out_shape) if n > 1]
+    address = bits_for(max(2, g.depth))
     return {
         "base": 1,
-        "loops": len(loops),
-        "loop_bits": sum(bits_for(n) for n in loops),
-        "pixel": column if g.out_shape[1] > 1 else 0,
-        "write": bits_for(g.row_words) + address,
+        "loop_bits": sum(bits_for(n) for n in (reads.words, *g.out_shape) if n > 1),
         "rows": bits_for(g.buffer_rows),
         "bases": address * g.kernel[0] * (g.buffer_rows > 1),
-        "starts": address * g.kernel[0] * (g.out_shape[1] > 1),
         "position": pe * bits_for(g.kernel[1] * g.pixel_words + 1),
         "row": pe * bits_for(g.kernel[0]) if g.kernel[0] > 1 else 0,
         "select": pe * address * (g.kernel[0] - 1),
-        "address": pe * address,
-        "padding": pe * column if any(g.padding) else 0,
         "padded": pe * bits if any(g.padding) else 0,
         "masks": len({g.mask(0, i) for i in range(g.out_shape[0])}) - 1,
         "word": pe * (bits + reads.codebook.index_bits),
