@@ -143,8 +143,15 @@ class MacArray(wiring.Component):
                         m.d.sync += kept.eq(0)
             return kept
 
+        def wire(value: Value, name: str) -> Signal:
+            # All lanes use it: without a name it would be written down in each of them.
+            named = Signal(value.shape(), name=name)
+            m.d.comb += named.eq(value)
+            return named
+
+        keep = register if self.row_register else wire
+        rows = [[keep(value, f"row{t}_{n}") for n, value in enumerate(row)] for t, row in enumerate(rows)]
         if self.row_register:
-            rows = [[register(value, f"row{t}_{n}") for n, value in enumerate(row)] for t, row in enumerate(rows)]
             controls = [register(value, f"control{lane}") for lane, value in enumerate(controls)]
             valid, last = register(valid, "valid_row", reset_less=False), register(last, "last_row", reset_less=False)
         for level in range(self.lane_registers):
