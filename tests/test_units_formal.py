@@ -102,7 +102,7 @@ CASES = {
     "two": (dictionary(-1, 1), 2, False, 2, 2),
     "bits": (dictionary(-3, 3), 1, False, 1, 3),
     "constants": (dictionary(-4, -1, 0, 2), 2, False, 1, 2),
-    "resets": (dictionary(-2, -1, 0, 1, 2), 3, False, 1, 2),
+    "resets": (dictionary(-2, -1, 0, 1, 2), 3, False, 1, 1),
     "slices": (dictionary(-2, -1, 0, 1, 3), 2, True, 1, 1),
     "rows": (dictionary(-2, 0, 3), 4, True, 1, 1),
     "spread": (dictionary(-1, 0, 1), 1, True, 2, 2),

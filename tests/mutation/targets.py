@@ -191,7 +191,8 @@ def unit_checks(name: str) -> list[Check]:
         pe, simd = shapes[number % len(shapes)] if len(book.assignments[0]) < 10 else (1, 2)
         acc_bits = (16, 12, 20, 5)[number % 4]
         spread = pe if UNITS[name].spreads and number % 3 == 2 else 1
-        unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits, spread=spread)
+        unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits, spread=spread,
+                    offset=number % 2 == 1)
         checks.append(unit_run(unit, number, (2, 1, 1, 3, 1, 4, 1, 1, 2, 1, 5, 1, 2)))
     return checks
 
