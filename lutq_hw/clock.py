@@ -80,7 +80,7 @@ def delays(family: Family) -> dict[str, Any]:
 
 def path_ns(path: Path, shared: Mapping[str, float]) -> float:
     """Delay of one path."""
-    return shared["base"] + sum(shared[name] * getattr(path, name) for name in DELAYS)
+    return shared["base"] + sum(shared[name] * value for name, value in zip(DELAYS, path, strict=False))
 
 
 def slowest_ns(paths: Sequence[Path], shared: Mapping[str, float]) -> float:

@@ -37,8 +37,8 @@ class Path(NamedTuple):
     """Bit of the result at which logic ends: an adder behind it carries from there on. No delay by itself."""
 
 
-DELAYS = tuple(name for name in Path._fields if name != "entry")
-"""Fields that a path's delay is a sum of."""
+DELAYS = Path._fields[:-1]
+"""Fields that a path's delay is a sum of: all but ``entry``."""
 
 
 _counted: ContextVar[list[Path] | None] = ContextVar("_counted", default=None)
