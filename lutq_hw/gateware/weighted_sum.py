@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from amaranth import Cat, Module, Mux, Shape, Signal, Value, signed, unsigned
@@ -35,6 +36,12 @@ def schedule(factors: Sequence[int]) -> tuple[Step, ...]:
 
     Where no factor has a digit, entry 0 is subtracted and added. The last step adds.
     """
+    return _schedule(tuple(factors))
+
+
+@cache
+def _schedule(factors: tuple[int, ...]) -> tuple[Step, ...]:
+    """`schedule`, remembered: a planner asks for the same in hundreds of sizes."""
     nothing = [(True, 0), (False, 0)]
     powers: dict[int, list[tuple[bool, int]]] = {}
     for entry, factor in enumerate(factors):
@@ -159,12 +166,19 @@ def table_luts(tables: Sequence[Sequence[int]], count: int, family: Family) -> i
 def weighted_sum_cost(factors: Sequence[int], *, pe: int, width: int, acc_bits: int, family: Family,
                       block_ram: bool = False) -> Cost:
     """Cells of a `WeightedSum`."""
-    steps, depth = schedule(factors), max(2, len(factors))
-    address_bits, number_bits = (depth - 1).bit_length(), max(1, (len(steps) - 1).bit_length())
-    tables = [[step.entry >> bit & 1 for step in steps] for bit in range(address_bits)]
-    tables += [[int(step.shift) for step in steps], [int(step.negative) for step in steps]]
-    control = Cost(luts=table_luts(tables, len(steps), family) + 1.5 * number_bits + CONTROL_LUTS,
+    depth = max(2, len(factors))
+    address_bits, number_bits = (depth - 1).bit_length(), max(1, (len(schedule(factors)) - 1).bit_length())
+    control = Cost(luts=_step_luts(tuple(factors), family) + 1.5 * number_bits + CONTROL_LUTS,
                    ffs=number_bits + (0 if block_ram else address_bits) + 7)
     sums = Cost(luts=2 * pe * acc_bits, ffs=pe * acc_bits, adder_bits=pe * acc_bits, adders=pe)
     kept = Cost(brams=ram_brams(pe * width, depth, 1)) if block_ram else memory_cost(family, len(factors), pe * width)
     return kept + control + sums
+
+
+@cache
+def _step_luts(factors: tuple[int, ...], family: Family) -> int:
+    """Luts that tell a step's entry, shift and sign from its number."""
+    steps = schedule(factors)
+    tables = [[step.entry >> bit & 1 for step in steps] for bit in range((max(2, len(factors)) - 1).bit_length())]
+    tables += [[int(step.shift) for step in steps], [int(step.negative) for step in steps]]
+    return table_luts(tables, len(steps), family)
