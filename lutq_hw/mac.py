@@ -37,6 +37,9 @@ class MacUnit(ABC):
     the first `gap` cycles with ``i.ready``, and in the n-th of them every lane's index is ``readout[n]``. Source, cycle
     model and planner know the gap, so it costs a layer ``gap`` cycles for each dot product and nothing is negotiated.
 
+    A unit whose memories must be emptied before it can sum anything may have a `startup`: that many cycles after reset
+    ``i.ready`` and ``o.valid`` are low, and whatever stands in front of the unit does not move. The gap comes after it.
+
     Parameters
     ----------
     codebook
@@ -97,6 +100,11 @@ class MacUnit(ABC):
     def gap(self) -> int:
         """Cycles that the source leaves between dot products (see class docstring)."""
         return len(self.readout)
+
+    @property
+    def startup(self) -> int:
+        """Cycles after reset in which nothing is taken (see class docstring)."""
+        return 0
 
     @classmethod
     def view(cls, weights: Codebook) -> Codebook:

@@ -53,10 +53,11 @@ class WindowTimer:
     """A reader of windows, followed by a pipeline that moves with it, ``latency`` deep in all.
 
     Of one output pixel, ``ends`` says which words end a dot product. The memory is read ``release`` enabled cycles after
-    the decision to do so.
+    the decision to do so. In the first ``startup`` cycles the pipeline does not move.
     """
 
-    def __init__(self, geometry: WindowGeometry, latency: int, ends: Sequence[bool], release: int):
+    def __init__(self, geometry: WindowGeometry, latency: int, ends: Sequence[bool], release: int, startup: int = 0):
+        self.startup = startup
         self.g = g = geometry
         self.rows, self.row_words, self.ends = g.buffer_rows, g.row_words, ends
         self.row_reads = g.out_shape[1] * len(ends)
@@ -74,7 +75,9 @@ class WindowTimer:
         """One clock edge: a word came in if ``taken``, the pipeline moves if ``enable``."""
         available = self.available
         row_end = False
-        if enable:
+        if self.startup:
+            self.startup -= 1
+        elif enable:
             # A row can be overwritten only after the memory access that follows the decision.
             self.filled -= self.pending.popleft()
             self.pending.append(0)
@@ -103,16 +106,16 @@ class WindowTimer:
                 self.available += 1
 
 
-def dense_reads(geometry: WindowGeometry, latency: int) -> WindowTimer:
+def dense_reads(geometry: WindowGeometry, latency: int, startup: int = 0) -> WindowTimer:
     """Timer of a `gateware.window.WindowReader` and a pipeline of ``latency`` behind it."""
-    return WindowTimer(geometry, READ_LATENCY + latency, geometry.ends, release=1)
+    return WindowTimer(geometry, READ_LATENCY + latency, geometry.ends, release=1, startup=startup)
 
 
 def window_timer(layer: Layer) -> WindowTimer:
     """Timer of a layer's reader and MAC unit."""
     reads = layer.nonzero
     if reads is None:
-        return dense_reads(layer.window, layer.unit.latency)
+        return dense_reads(layer.window, layer.unit.latency, layer.unit.startup)
     return WindowTimer(layer.window, reads.read_latency + layer.unit.latency, reads.ends, release=reads.release_delay)
 
 

@@ -29,7 +29,7 @@ PAUSES = Stalls(0.4, 0.4, 9)
 
 def unit_times(unit: MacUnit, lasts: list[bool], stalls: Stalls) -> tuple[list[int], list[int]]:
     """Cycles of input and output words: one pipeline of ``latency`` registers that moves as a whole, and its gaps."""
-    pipe, rest = [False] * unit.latency, unit.gap
+    pipe, rest = [False] * unit.latency, unit.startup + unit.gap
     taken: list[int] = []
     given: list[int] = []
     offered, cycle = False, 0

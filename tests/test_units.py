@@ -86,14 +86,14 @@ def garbage(unit: MacUnit, seed: int) -> Iterator[dict[str, Any]]:
         yield {"x": x, "index": index, "last": rng.randrange(2)}
 
 
-def expected_cycles(latency: int, gap: int, lasts: list[int], offered: Iterator[bool],
+def expected_cycles(unit: MacUnit, lasts: list[int], offered: Iterator[bool],
                     ready: Iterator[bool]) -> tuple[list[int], list[int]]:
     """The rule of the pipeline in software: cycles in which words are taken, and in which sums are handed over.
 
-    ``offered`` asks the source's stall pattern, ``ready`` the sink's. In the ``gap`` nothing is taken.
+    ``offered`` asks the source's stall pattern, ``ready`` the sink's. In the gap, and in the startup, nothing is taken.
     """
-    rest = gap
-    stages = [False] * latency  # a stage holds the end of a sum
+    rest = unit.startup + unit.gap
+    stages = [False] * unit.latency  # a stage holds the end of a sum
     taken: list[int] = []
     given: list[int] = []
     waiting = False
@@ -107,7 +107,7 @@ def expected_cycles(latency: int, gap: int, lasts: list[int], offered: Iterator[
         if sink or not stages[-1]:
             takes = waiting and not rest
             stages = [takes and bool(lasts[len(taken)]), *stages[:-1]]
-            rest = gap if stages[0] else max(0, rest - 1)
+            rest = unit.gap if stages[0] else max(0, rest - 1)
             if takes:
                 taken.append(cycle)
                 waiting = False
@@ -146,11 +146,12 @@ def run(unit: MacUnit, words: list[dict[str, Any]], sums: list[list[int]], seed:
                               drain=unit.latency + unit.gap + 3)
     assert [list(payload) for payload in received.payloads] == sums
     lasts = [word["last"] for word in words]
-    taken, given = expected_cycles(unit.latency, unit.gap, lasts, patterns[put](seed), patterns[get](seed + 1))
+    taken, given = expected_cycles(unit, lasts, patterns[put](seed), patterns[get](seed + 1))
     assert sent.cycles == taken
     assert received.cycles == given
-    for sink_ready, offered, ready in zip(received.ready, received.offered, sent.ready, strict=False):
-        assert ready == (sink_ready or not offered) or (unit.gap and not ready), "i.ready must be o.ready | ~o.valid"
+    for cycle, (sink_ready, offered, ready) in enumerate(zip(received.ready, received.offered, sent.ready, strict=False)):
+        moves = (sink_ready or not offered) and cycle >= unit.startup
+        assert ready == moves or (unit.gap and not ready), "i.ready must be o.ready | ~o.valid"
 
 
 @pytest.mark.parametrize("name", [name for name, unit in UNITS.items() if not unit.any_length])

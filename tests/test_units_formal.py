@@ -45,7 +45,7 @@ class Proof(wiring.Component):
                 m.d.comb += Assume(index < unit.codebook.entries)
 
         advance = dut.o.ready | ~dut.o.valid
-        rest = Signal(range(unit.gap + 1), init=unit.gap)
+        rest = Signal(range(unit.startup + unit.gap + 1), init=unit.startup + unit.gap)
         takes = Signal()
         m.d.comb += [takes.eq(advance & self.valid & (rest == 0)), Assert(dut.i.ready == (advance & (rest == 0)))]
         with m.If(takes & word.last):
@@ -89,7 +89,7 @@ class Proof(wiring.Component):
 
 def prove_unit(unit: MacUnit, folder: Path) -> None:
     """Runs the proof of ``unit``."""
-    prove(Proof(unit), unit.gap + unit.latency + DEPTH, folder)
+    prove(Proof(unit), unit.startup + unit.gap + unit.latency + DEPTH, folder)
 
 
 def dictionary(*values: int) -> Codebook:

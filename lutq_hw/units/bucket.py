@@ -98,13 +98,23 @@ class Bucket(MacUnit):
         return (signed if self.x_signed else unsigned)(min(bits, self.inner_bits))
 
     @property
-    def readout(self) -> tuple[int, ...]:
-        count, fold = len(self.used), 1 if self.order is None else len(self.order)
-        steps = schedule(self.factors)
-        # Cycles between dot products: an entry is read for the last time before it is written again.
+    def fold(self) -> int:
+        """Words of the shortest dot product that may come."""
+        return 1 if self.order is None else len(self.order)
+
+    @property
+    def period(self) -> int:
+        """Cycles between dot products, at least: `WeightedSum` reads an entry for the last time before it is written again.
+
+        Always more than there are entries: the first one is read when all have been written.
+        """
+        count, steps = len(self.used), schedule(self.factors)
         reads = (number + 1 + count - step.entry for number, step in enumerate(steps))
-        period = max(len(steps) + 1, *reads)
-        return (*self.used, *[0] * max(0, period - fold - count))
+        return max(len(steps) + 1, *reads)
+
+    @property
+    def readout(self) -> tuple[int, ...]:
+        return (*self.used, *[0] * max(0, self.period - self.fold - len(self.used)))
 
     @property
     def latency(self) -> int:
@@ -116,19 +126,22 @@ class Bucket(MacUnit):
         adder = Cost(luts=width, ffs=width + self.index_bits, adder_bits=width, adders=1)
         return memory_cost(self.family, self.codebook.entries, width) + adder
 
+    def control_cost(self) -> Cost:
+        """Cells that say what is read out, and move with it down the adder tree."""
+        number = max(1, (len(self.used) - 1).bit_length())
+        return Cost(luts=1.5 * number + 5, ffs=(2 + tree_levels(self.simd)) * (number + 2) + 4)
+
     def cost(self) -> Cost:
-        lanes, count = self.pe * self.simd, len(self.used)
+        lanes = self.pe * self.simd
         registers = Cost(ffs=self.simd * self.x_bits)
         sums, left = Cost(), self.simd
         for level in range(1, 1 + tree_levels(self.simd)):
             bits, adds = self.shape(level).width, left // 2
             left -= adds
             sums += Cost(luts=adds * bits, ffs=left * bits, adder_bits=adds * bits, adders=adds)
-        number = max(1, (count - 1).bit_length())
-        control = Cost(luts=1.5 * number + 5, ffs=(2 + tree_levels(self.simd)) * (number + 2) + 4)
         end = weighted_sum_cost(self.factors, pe=self.pe, width=self.shape(tree_levels(self.simd)).width,
                                 acc_bits=self.inner_bits, family=self.family, block_ram=self.block_ram)
-        return self.lane_cost() * lanes + registers + sums * self.pe + control + end
+        return self.lane_cost() * lanes + registers + sums * self.pe + self.control_cost() + end
 
     def create(self) -> wiring.Component:
         return BucketArray(self)
@@ -167,20 +180,8 @@ class BucketArray(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         unit = self.unit
-        levels = tree_levels(unit.simd)
-        m.submodules.sums = sums = WeightedSum(unit.factors, pe=unit.pe, shape=unit.shape(levels), acc_bits=unit.inner_bits,
-                                              block_ram=unit.block_ram)
+        sums, register = self.end(m)
         en, count = sums.en, len(unit.used)
-        m.d.comb += [self.i.ready.eq(en), self.o.valid.eq(sums.o.valid), sums.o.ready.eq(self.o.ready)]
-        for p in range(unit.pe):
-            m.d.comb += self.o.payload[p].eq(sums.o.payload[p] << unit.acc_bits - unit.inner_bits)
-
-        def register(value: Value, name: str, reset_less: bool = True) -> Signal:
-            kept = Signal(value.shape(), name=name, reset_less=reset_less)
-            with m.If(en):
-                m.d.sync += kept.eq(value)
-            return kept
-
         x = [register(value, f"x{s}") for s, value in enumerate(self.i.p.x)]
         valid = register(self.i.valid, "valid", reset_less=False)
         # After reset, whatever the buckets held is emptied until the first word comes, and nothing is summed up: the
@@ -192,16 +193,43 @@ class BucketArray(wiring.Component):
         with m.If(en):
             m.d.sync += [ends.eq(self.i.valid & self.i.p.last), emptying.eq(ends | (emptying & ~done & live) | waiting),
                          number.eq(Mux(emptying, number + 1, 0)), live.eq(live | valid)]
-        controls = [emptying, emptying & done & live]
         for p in range(unit.pe):
             lanes = range(p * unit.simd, (p + 1) * unit.simd)
             held = [self.bucket(m, en, lane, x[lane % unit.simd], valid, emptying, register) for lane in lanes]
             m.d.comb += sums.values[p].eq(tree(held, unit, register, f"{p}"))
-        for stage in range(1 + levels):
-            controls = [register(control, f"control{stage}_{n}", reset_less=False) for n, control in enumerate(controls)]
-            number = register(number, f"number{stage}")
-        m.d.comb += [sums.write.eq(controls[0]), sums.start.eq(controls[1]), sums.entry.eq(number)]
+        self.steer(m, sums, register, [emptying, emptying & done & live], number)
         return m
+
+    def end(self, m: Module, awake: Value | None = None) -> tuple[WeightedSum, Register]:
+        """What multiplies and offers the sums, and a register that moves with it; words are taken while ``awake``."""
+        unit = self.unit
+        m.submodules.sums = sums = WeightedSum(unit.factors, pe=unit.pe, shape=unit.shape(tree_levels(unit.simd)),
+                                              acc_bits=unit.inner_bits, block_ram=unit.block_ram)
+        ready = sums.en if awake is None else sums.en & awake
+        m.d.comb += [self.i.ready.eq(ready), self.o.valid.eq(sums.o.valid), sums.o.ready.eq(self.o.ready)]
+        for p in range(unit.pe):
+            m.d.comb += self.o.payload[p].eq(sums.o.payload[p] << unit.acc_bits - unit.inner_bits)
+
+        def register(value: Value, name: str, reset_less: bool = True) -> Signal:
+            kept = Signal(value.shape(), name=name, reset_less=reset_less)
+            with m.If(sums.en):
+                m.d.sync += kept.eq(value)
+            return kept
+
+        return sums, register
+
+    def steer(self, m: Module, sums: WeightedSum, register: Register, controls: list[Value], number: Value) -> list[Value]:
+        """Takes what the sums need to know along the register behind the buckets and the adder tree.
+
+        ``controls`` say that an entry is read, and that it is the last one; the low bits of ``number`` say which. The
+        result is ``number`` behind each register, the first one before any.
+        """
+        numbers = [number]
+        for stage in range(1 + tree_levels(self.unit.simd)):
+            controls = [register(control, f"control{stage}_{n}", reset_less=False) for n, control in enumerate(controls)]
+            numbers.append(register(numbers[-1], f"number{stage}"))
+        m.d.comb += [sums.write.eq(controls[0]), sums.start.eq(controls[1]), sums.entry.eq(numbers[-1])]
+        return numbers
 
     def bucket(self, m: Module, en: Value, lane: int, x: Value, valid: Value, emptying: Value, register: Register) -> Value:
         """What the bucket of a lane's index held one cycle ago."""

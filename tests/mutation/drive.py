@@ -48,6 +48,9 @@ class Run:
     legal: Callable[[Value], Value] | None = None
     """Makes any payload one that can occur; None: all can."""
 
+    warm: int = 0
+    """Cycles that come on top of those before the reset: so many pass until a word is taken."""
+
     def build(self) -> wiring.Component:
         """The component, for a look at its RTLIL."""
         return self.make()
@@ -60,7 +63,7 @@ class Run:
         idle, stall = PAUSES[self.seed % len(PAUSES)]
 
         async def bench(ctx: Any) -> None:
-            await self.part(ctx, dut, rng, idle, stall, limit=rng.randrange(3, 30))
+            await self.part(ctx, dut, rng, idle, stall, limit=self.warm + rng.randrange(3, 30))
             ctx.set(reset, 1)
             ctx.set(dut.i.valid, 0)
             await ctx.tick()

@@ -70,11 +70,11 @@ class Target:
 
 
 class UnitTimer:
-    """The rule of `MacUnit`: one pipeline of ``latency`` registers, and a gap in which nothing is taken."""
+    """The rule of `MacUnit`: one pipeline of ``latency`` registers, a startup and gaps in which nothing is taken."""
 
-    def __init__(self, latency: int, gap: int, lasts: Sequence[bool]):
-        self.pipe, self.lasts, self.next = [False] * latency, lasts, 0
-        self.gap = self.rest = gap
+    def __init__(self, unit: MacUnit, lasts: Sequence[bool]):
+        self.pipe, self.lasts, self.next = [False] * unit.latency, lasts, 0
+        self.gap, self.rest = unit.gap, unit.startup + unit.gap
 
     @property
     def valid(self) -> bool:
@@ -169,8 +169,8 @@ def unit_run(unit: MacUnit, seed: int, folds: Sequence[int]) -> Run:
         return Cat(word.x.as_value(), *indices, word.last)
 
     # A copy for every build: what a unit has worked out once it remembers, and the change would not show.
-    return Run(lambda: component(replace(unit)), lambda: UnitTimer(unit.latency, unit.gap, lasts), words, results, seed,
-               legal)
+    return Run(lambda: component(replace(unit)), lambda: UnitTimer(unit, lasts), words, results, seed,
+               legal, unit.startup + unit.gap)
 
 
 def unit_checks(name: str) -> list[Check]:
