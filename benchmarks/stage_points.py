@@ -133,6 +133,8 @@ def random_stage(rng: np.random.Generator, name: str) -> OutputStage:
     terms, bits = int(rng.choice([9, 25, 54, 108, 216])), int(rng.choice([1, 2, 4, 4]))
     pe = int(rng.choice(divisors(outputs, 12)))
     lanes = int(rng.choice(divisors(pe, 6)))
+    if name == "thresholds-pipelined":
+        bits = max(bits, 2)
     size = int(np.sqrt(terms) * 40)
     shared = name == "threshold-bank" and rng.random() < 0.35
     if name == "threshold-bank" and not shared:

@@ -33,7 +33,8 @@ SHARED = ("base", *DELAYS)
 """What every part has in common; besides, every kind of part but the units has an ``offset``."""
 
 SEARCH_LEVELS = 2
-"""Luts of an output stage between its adder and the address of its table: which half, and whether to go on."""
+"""Luts of an output stage between its adder (or the register behind it) and the address of its table: which half, and
+whether to go on."""
 
 WINDOW_PATH = Path(levels=2, adders=2)
 """Of a window reader's address: the next column, and whether it is the last or lies in the padding."""
@@ -111,15 +112,18 @@ def table_levels(depth: int, lut_inputs: int) -> int:
 
 
 def output_paths(stage: OutputStage, family: Family = ICE40) -> list[Path]:
-    """Paths of an output stage: its table, the adder behind it and back to the table; held sums and what moves them."""
+    """Paths of an output stage: its table, the adder behind it and back to the table (which may be cut in two); held sums
+    and what moves them."""
     width, depth = stage.table
     in_bram = stage.memory == "bram" and depth > 1 and width > 0
     table = table_levels(depth, family.lut_inputs) if width and depth > 1 and not in_bram else 0
+    held = Path(levels=2, fanout=math.log2(1 + stage.at_once * stage.pe * stage.acc_bits))
+    if stage.cut:
+        # A carry from registers into the register behind its last bit; then the code so far, the address, and the table,
+        # in luts of which the address, behind its registers, does not share one with what it is made from.
+        return [Path(bits=stage.acc_bits, brams=int(in_bram)), Path(levels=SEARCH_LEVELS + table + (table > 0)), held]
     levels = SEARCH_LEVELS * (stage.steps > 1) + table + stage.result_levels
-    return [
-        Path(levels=levels, adders=1, bits=stage.acc_bits, brams=int(in_bram)),
-        Path(levels=2, fanout=math.log2(1 + stage.pe * stage.acc_bits)),
-    ]
+    return [Path(levels=levels, adders=1, bits=stage.acc_bits, brams=int(in_bram)), held]
 
 
 def window_paths(g: WindowGeometry) -> list[Path]:

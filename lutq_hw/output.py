@@ -20,8 +20,9 @@ class OutputStage(ABC):
     """Takes words of ``pe`` sums on a stream ``i`` and gives words of ``lanes`` codes on a stream ``o``.
 
     Words come in channel order, ``outputs / pe`` of them to a pixel, and leave in channel order. A word is worked on for
-    `interval` cycles and the next is taken in the last of them, unless two results still wait to leave. The first code of
-    a word is valid `latency` cycles after its transfer.
+    `interval` cycles and the next is taken in the last of them, unless two results still wait to leave (of a stage that
+    works on two words `at_once`, see `timing.PairTimer`). The first code of a word is valid `latency` cycles after its
+    transfer.
 
     Parameters
     ----------
@@ -47,6 +48,12 @@ class OutputStage(ABC):
     takes_constants: ClassVar[bool] = False
     """Sums that are off by a constant for each channel cost it nothing: whatever it holds for a channel is moved as well."""
 
+    cut: ClassVar[bool] = False
+    """A register stands between a comparison and the address of the word that is read next.
+
+    All of the stage then stops while codes cannot leave; otherwise only the cycle that would give codes waits.
+    """
+
     @classmethod
     @abstractmethod
     def reject(cls, sums: Sums) -> str | None:
@@ -55,7 +62,7 @@ class OutputStage(ABC):
     @property
     @abstractmethod
     def steps(self) -> int:
-        """Cycles for one word of ``lanes`` codes."""
+        """Cycles for one word of ``lanes`` codes; on average, if slices or words take turns."""
 
     @property
     @abstractmethod
@@ -69,8 +76,18 @@ class OutputStage(ABC):
 
     @property
     def delay(self) -> int:
-        """1 if the codes come out of a memory that the last step addresses, a cycle later; else 0."""
+        """1 if the codes come a cycle after the last step, out of a memory that it addresses or (`cut`) registers; else 0."""
         return 0
+
+    @property
+    def at_once(self) -> int:
+        """Words that are worked on at the same time, each for so many `interval`: 1 or 2."""
+        return 1
+
+    @property
+    def ends(self) -> tuple[bool, ...]:
+        """Of the cycles that a word is worked on, those in which codes are found."""
+        return tuple((cycle + 1) % self.steps == 0 for cycle in range(self.interval))
 
     @property
     def lone_carries(self) -> int:
@@ -103,13 +120,13 @@ class OutputStage(ABC):
 
     @property
     def interval(self) -> int:
-        """Cycles between two input words."""
+        """Cycles between two input words, on average."""
         return self.slices * self.steps
 
     @property
     def latency(self) -> int:
-        """Cycles from the transfer of an input word to its first output word."""
-        return self.steps + self.delay + 1
+        """Cycles from the transfer of an input word, when it is the only one, to its first output word."""
+        return self.ends.index(True) + self.delay + 2
 
     @property
     def sum_range(self) -> tuple[int, int]:

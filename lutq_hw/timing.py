@@ -120,13 +120,14 @@ def window_timer(layer: Layer) -> WindowTimer:
 
 
 class OutputTimer:
-    """An output stage (`gateware.serial`); alone it is the timer of a requantise."""
+    """An output stage that works on one word at a time (`gateware.serial`); alone it is the timer of a requantise."""
 
     def __init__(self, stage: OutputStage):
-        self.steps, self.interval, self.delay = stage.steps, stage.interval, stage.delay
+        self.interval, self.delay, self.cut = stage.interval, stage.delay, stage.cut
+        self.ends = (False, *reversed(stage.ends))  # by the number of cycles that are left
         self.left = 0  # cycles still needed for the word it holds
         self.results = 0  # words in its skid buffer
-        self.pending = False  # a word on its way there, out of a memory
+        self.pending = False  # a word on its way there, out of a memory or registers
 
     @property
     def at_rest(self) -> bool:
@@ -136,21 +137,71 @@ class OutputTimer:
     def valid(self) -> bool:
         return self.results > 0
 
+    @property
+    def moves(self) -> bool:
+        """Whether the word that it holds comes a cycle nearer to its end."""
+        return self.results < 2 or not (self.pending if self.cut else self.ends[self.left])
+
     def ready(self, o_ready: bool) -> bool:
-        return self.left == 0 or (self.left == 1 and self.results < 2)
+        return self.left == 0 or (self.left == 1 and self.moves)
 
     def step(self, i_valid: bool, o_ready: bool) -> None:
-        free = self.results < 2
-        slice_end = self.left > 0 and (self.left - 1) % self.steps == 0
-        accept = self.left == 0 or (self.left == 1 and free)
+        free, moves = self.results < 2, self.moves
+        slice_end = self.ends[self.left]
+        accept = i_valid and (self.left == 0 or (self.left == 1 and moves))
         done = self.pending if self.delay else slice_end
         self.results += (done and free) - (o_ready and self.results > 0)
-        if free:
+        if moves if self.cut else free:
             self.pending = slice_end
-        if accept and i_valid:
+        if accept:
             self.left = self.interval
-        elif self.left and (free or not slice_end):
+        elif self.left and moves:
             self.left -= 1
+
+
+class PairTimer:
+    """An output stage that works on two words, one of which is in front in each cycle; they change places after it.
+
+    Only the word in front goes a step ahead. Words end in the order in which they came, so if one is there, the next takes
+    the other place, and if two are, that of the one that ends.
+    """
+
+    def __init__(self, stage: OutputStage):
+        self.steps = stage.steps
+        self.front = self.other = 0  # steps still needed by the word in front, and by the other one
+        self.results = 0  # words in its skid buffer
+        self.pending = False  # a word on its way there
+
+    @property
+    def at_rest(self) -> bool:
+        return self.front == self.other == 0 and not self.pending
+
+    @property
+    def valid(self) -> bool:
+        return self.results > 0
+
+    def ready(self, o_ready: bool) -> bool:
+        place = self.front == 1 or not (self.front and self.other)
+        return place and (self.results < 2 or not self.pending)
+
+    def step(self, i_valid: bool, o_ready: bool) -> None:
+        free, accept = self.results < 2, i_valid and self.ready(o_ready)
+        moves = free or not self.pending
+        self.results += (self.pending and free) - (o_ready and self.results > 0)
+        if not moves:
+            return
+        self.pending = self.front == 1
+        to_front = accept and self.front > 0 and not self.other
+        self.front, self.other = self.other, max(0, self.front - 1)
+        if to_front:
+            self.front = self.steps
+        elif accept:
+            self.other = self.steps
+
+
+def output_timer(stage: OutputStage) -> OutputTimer | PairTimer:
+    """The timer of an output stage."""
+    return OutputTimer(stage) if stage.at_once == 1 else PairTimer(stage)
 
 
 class LayerTimer:
@@ -159,7 +210,7 @@ class LayerTimer:
     at_rest = False
 
     def __init__(self, window: WindowTimer, stage: OutputStage):
-        self.window, self.output = window, OutputTimer(stage)
+        self.window, self.output = window, output_timer(stage)
 
     @property
     def valid(self) -> bool:
@@ -173,7 +224,7 @@ class LayerTimer:
         sums = bool(window.pipe & window.top)
         window.step(i_valid and window.filled != window.rows, not sums or self.output.ready(o_ready))
         output = self.output
-        if sums or output.left or output.results or output.pending:
+        if sums or output.results or not output.at_rest:
             output.step(sums, o_ready)
 
 
@@ -308,10 +359,6 @@ class ForkTimer:
         return complete
 
 
-class JoinTimer(OutputTimer):
-    """An add: its inputs count as valid when all of them are, and are all ready when the output stage takes the sum then."""
-
-
 def timer(stage: Stage) -> Timer | ForkTimer:
     """The timer of ``stage``."""
     match stage:
@@ -323,10 +370,9 @@ def timer(stage: Stage) -> Timer | ForkTimer:
             return LayerTimer(window_timer(stage), stage.stage)
         case AveragePool():
             return LayerTimer(dense_reads(stage.window, POOL_LATENCY), stage.stage)
-        case Join():
-            return JoinTimer(stage.stage)
-        case Requantizer():
-            return OutputTimer(stage.stage)
+        case Join() | Requantizer():
+            # An add: its inputs count as valid when all of them are, and are all ready when it takes their sum then.
+            return output_timer(stage.stage)
         case Fork():
             return ForkTimer(stage.count)
         case Fifo():
@@ -426,7 +472,7 @@ def schedule(pipeline: Pipeline, frames: int, *, idle: Stall = never, stall: Sta
                 moved = True
             i_valid = valid[source]
             if len(sources) > 1:
-                assert isinstance(one, JoinTimer)
+                assert not isinstance(one, ForkTimer)
                 i_valid = all(valid[source] for source in sources)
                 taken = i_valid and one.ready(o_ready)
                 for source in sources:

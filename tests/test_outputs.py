@@ -12,6 +12,7 @@ from lutq_hw.network.steps import Step
 from lutq_hw.output import OutputStage
 from lutq_hw.outputs import OUTPUTS
 from lutq_hw.sums import sums_of
+from lutq_hw.timing import output_timer
 
 X = TensorType((4,), 3)
 
@@ -19,6 +20,8 @@ X = TensorType((4,), 3)
 def random_step(rng: np.random.Generator, name: str, outputs: int) -> Step | None:
     """A step that the stage ``name`` takes."""
     bits, signed = int(rng.integers(1, 4)), bool(rng.random() < 0.3)
+    if name == "thresholds-pipelined":
+        bits = max(2, bits)
     if name == "scores":
         return None
     if name == "shift":
@@ -36,7 +39,10 @@ def random_step(rng: np.random.Generator, name: str, outputs: int) -> Step | Non
 
 def random_stage(rng: np.random.Generator, name: str) -> OutputStage:
     """A stage of any size, biases equal or not."""
-    outputs, pe, lanes = ((6, 3, 1), (6, 6, 2), (4, 2, 2), (4, 4, 4), (3, 1, 1))[int(rng.integers(5))]
+    sizes = ((6, 3, 1), (6, 6, 2), (4, 2, 2), (4, 4, 4), (3, 1, 1))
+    if name == "thresholds-pipelined":  # one slice or an even or odd number of them, several words to a pixel or one
+        sizes = ((6, 3, 1), (6, 6, 2), (4, 4, 2), (3, 3, 3), (3, 1, 1), (8, 4, 1), (6, 2, 1), (4, 2, 2))
+    outputs, pe, lanes = sizes[int(rng.integers(len(sizes)))]
     bias = rng.integers(-9, 10, outputs) * int(rng.integers(2)) + int(rng.integers(-3, 4))
     weights = Codebook(rng.integers(0, 4, (outputs, X.size)), dictionary=[-3, -1, 0, 2])
     node = Dense("layer", "x", weights, bias, random_step(rng, name, outputs))
@@ -54,24 +60,17 @@ def expected(stage: OutputStage, sums: np.ndarray) -> list[int]:
 
 def output_cycles(stage: OutputStage, taken: list[int], ready: list[bool]) -> list[int]:
     """Cycles in which words leave, from those in which words of sums came in, for a sink that is ``ready`` so."""
-    left, results, pending, cycles, arrivals = 0, 0, False, [], set(taken)
+    timer, cycles, arrivals = output_timer(stage), [], set(taken)
     for cycle, o_ready in enumerate(ready):
-        free, done = results < 2, left > 0 and (left - 1) % stage.steps == 0
-        if results and o_ready:
+        if timer.valid and o_ready:
             cycles.append(cycle)
-            results -= 1
-        results += (pending if stage.delay else done) and free
-        pending = done if free else pending
-        if cycle in arrivals:
-            assert left == 0 or (left == 1 and free), f"cycle {cycle}: a word was taken while another was worked on"
-            left = stage.interval
-        elif left and (free or not done):
-            left -= 1
+        assert cycle not in arrivals or timer.ready(o_ready), f"cycle {cycle}: a word was taken while another was worked on"
+        timer.step(cycle in arrivals, o_ready)
     return cycles
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize(("name", "seed"), [(name, seed) for name in OUTPUTS
+                                            for seed in range(12 if name == "thresholds-pipelined" else 6)])
 def test_stage_equals_its_step(name: str, seed: int):
     rng = np.random.default_rng([seed, len(name)])
     stage = random_stage(rng, name)
@@ -87,6 +86,8 @@ def test_stage_equals_its_step(name: str, seed: int):
     assert received.cycles == output_cycles(stage, sent.cycles, received.ready)
     if not pauses:
         assert received.cycles[0] == sent.cycles[0] + stage.latency
+        spread = sent.cycles[-1] - sent.cycles[0]
+        assert abs(spread - (len(sent.cycles) - 1) * stage.interval) <= stage.at_once - 1
 
 
 def layer(step: Step | None) -> Dense:
@@ -112,6 +113,9 @@ LIMITS = "a bank compares with at most 7 of a channel, or 63 shared by all, at o
     ("activation-table", rows(3, False), "conv has no activation table"),
     ("threshold-bank", None, "conv has no thresholds"),
     ("thresholds", Shift(1, 2), "conv has no thresholds"),
+    ("thresholds-pipelined", rows(2, False), None),
+    ("thresholds-pipelined", rows(1, False), "conv has one threshold for each channel: no loop to cut"),
+    ("thresholds-pipelined", None, "conv has no thresholds"),
     ("shift", None, "conv has neither a shift nor thresholds"),
     ("shift", rows(3, False), None),
     ("scores", Shift(1, 2), "conv has a step"),

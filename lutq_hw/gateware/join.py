@@ -53,7 +53,7 @@ class StreamAdder(wiring.Component):
 
 
 class JoinEngine(wiring.Component):
-    """Streams in, the stream of their finished sums out; timing as in `timing.JoinTimer`."""
+    """Streams in, the stream of their finished sums out; timing as in `timing.output_timer`."""
 
     def __init__(self, join: Join):
         self.join = join
@@ -73,7 +73,7 @@ class JoinEngine(wiring.Component):
 
 
 class RequantizeEngine(wiring.Component):
-    """Stream of codes in, stream of finished codes out; timing as in `timing.OutputTimer`."""
+    """Stream of codes in, stream of finished codes out; timing as in `timing.output_timer`."""
 
     def __init__(self, requantizer: Requantizer):
         self.requantizer = requantizer

@@ -34,7 +34,7 @@ from lutq_hw.gateware.skid import SkidBuffer
 from lutq_hw.mac import MacUnit
 from lutq_hw.output import OutputStage
 from lutq_hw.outputs import OUTPUTS
-from lutq_hw.timing import ArgmaxTimer, CollectTimer, SplitTimer
+from lutq_hw.timing import ArgmaxTimer, CollectTimer, SplitTimer, output_timer
 from lutq_hw.units import UNITS
 
 from .drive import Run, Wrong
@@ -94,35 +94,6 @@ class UnitTimer:
 def word_bits(unit: MacUnit, x: np.ndarray, index: np.ndarray, *, last: bool) -> int:
     """A word of ``unit.input_layout`` as bits."""
     return unit.input_layout.const({"x": x.tolist(), "index": index.reshape(-1).tolist(), "last": last}).as_bits()
-
-
-class StageTimer:
-    """The rule of `OutputStage`, as in `timing.LayerTimer`."""
-
-    def __init__(self, stage: OutputStage):
-        self.stage = stage
-        self.left = self.results = 0
-        self.pending = False
-
-    @property
-    def valid(self) -> bool:
-        return self.results > 0
-
-    def ready(self, o_ready: bool) -> bool:
-        return self.left == 0 or (self.left == 1 and self.results < 2)
-
-    def step(self, i_valid: bool, o_ready: bool) -> None:
-        free = self.results < 2
-        slice_end = self.left > 0 and (self.left - 1) % self.stage.steps == 0
-        accept = i_valid and self.ready(o_ready)
-        done = self.pending if self.stage.delay else slice_end
-        self.results += (done and free) - (o_ready and self.results > 0)
-        if free:
-            self.pending = slice_end
-        if accept:
-            self.left = self.stage.interval
-        elif self.left and (free or not slice_end):
-            self.left -= 1
 
 
 class QueueTimer:
@@ -214,7 +185,7 @@ def stage_checks(name: str) -> list[Check]:
             near = near - np.resize(stage.sums.bias, sums.size).reshape(sums.shape)
             sums[1:-1] = np.where(rng.random(sums.shape) < 0.6, np.clip(near, low, high), sums)[1:-1]
         words = [packed(word, stage.acc_bits) for word in sums.tolist()]
-        checks.append(Run(lambda stage=stage: replace(stage).create(), functools.partial(StageTimer, stage), words,
+        checks.append(Run(lambda stage=stage: replace(stage).create(), functools.partial(output_timer, stage), words,
                           stage_words(stage, sums), seed, functools.partial(in_range, stage)))
     return checks
 
