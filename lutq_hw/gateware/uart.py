@@ -107,11 +107,12 @@ class UartTransmitter(wiring.Component):
         m = Module()
         ticks = Signal(range(self.divisor))
         shift = Signal(9)  # what follows the bit on the line; the highest one is the stop bit, zeros behind it
-        m.d.comb += self.i.ready.eq((shift == 0) & (ticks == 0))
+        ready = Signal(init=1)  # nothing left of either, decided a cycle ahead: much of the host link waits for it
+        m.d.comb += self.i.ready.eq(ready)
         with m.If(ticks != 0):
-            m.d.sync += ticks.eq(ticks - 1)
+            m.d.sync += [ticks.eq(ticks - 1), ready.eq((shift == 0) & (ticks == 1))]
         with m.Elif(shift != 0):
             m.d.sync += [self.tx.eq(shift[0]), shift.eq(shift >> 1), ticks.eq(self.divisor - 1)]
         with m.Elif(self.i.valid):
-            m.d.sync += [self.tx.eq(0), shift.eq(Cat(self.i.payload, 1)), ticks.eq(self.divisor - 1)]
+            m.d.sync += [self.tx.eq(0), shift.eq(Cat(self.i.payload, 1)), ticks.eq(self.divisor - 1), ready.eq(0)]
         return m
