@@ -2,7 +2,7 @@
 
     python benchmarks/golden.py [--model FILE] [--count 10000]
 
-Without a model: random weights in the 87 kMAC network of the MNIST example (5x5 1->6, 3x3 6->12, 3x3 12->24, stride 2,
+Without a model: random weights in an 87 kMAC network (5x5 1->6, 3x3 6->12, 3x3 12->24, stride 2,
 dense 216->10, 4-bit activations, K = 8); the time does not depend on the values.
 """
 
