@@ -32,7 +32,7 @@ LOW, HIGH = -5, 6
 DEPTH = 3
 """Cycles beyond two words of sums."""
 
-DEEPEST = 18
+DEEPEST = 16
 """Most cycles of a proof: a word of many slices, and the beginning of the next."""
 
 

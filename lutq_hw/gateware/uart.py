@@ -54,7 +54,8 @@ class UartReceiver(wiring.Component):
         sample = Signal()
         bits = Signal(8)
         m.d.comb += [sample.eq(ticks == 0), self.o.payload.eq(bits)]
-        m.d.sync += ticks.eq(ticks - 1)
+        # Registers: behind them the parser decides what a byte means. The bits stay as they are until the next start bit.
+        m.d.sync += [ticks.eq(ticks - 1), self.o.valid.eq(0), self.error.eq(0)]
         with m.If(sample):
             m.d.sync += ticks.eq(self.divisor - 1)
         with m.FSM():
@@ -77,7 +78,7 @@ class UartReceiver(wiring.Component):
                         m.next = "STOP"
             with m.State("STOP"):
                 with m.If(sample):
-                    m.d.comb += [self.o.valid.eq(line), self.error.eq(~line)]
+                    m.d.sync += [self.o.valid.eq(line), self.error.eq(~line)]
                     with m.If(line):
                         m.next = "IDLE"
                     with m.Else():
