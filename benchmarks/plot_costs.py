@@ -140,14 +140,15 @@ def main() -> int:
     replace_table("parts", table(header, [
         [f"`{name}`", *(cell(parts[f.name].get(name, []), fit_costs.SMALL, f is not ICE40) for f in families)]
         for name in names]))
-    rows = []
+    clocks = {family.name: clock_pairs(family) for family in families}
     for family in families:
-        clocks = clock_pairs(family)
-        if clocks:
+        if clocks[family.name]:
             name = "costs-clock.svg" if family is ICE40 else f"costs-clock-{family.name}.svg"
-            draw(DOCS / name, clocks, f"period in ns on {family.title}", tolerance=0.1, split=True, logarithmic=False)
-        rows += [[family.title, f"`{part}`", cell(pairs, 0.0, True)] for part, pairs in clocks.items()]
-    replace_table("clocks", table(["family", "part", "points, worst error of those not fitted"], rows))
+            draw(DOCS / name, clocks[family.name], f"period in ns on {family.title}", tolerance=0.1, split=True,
+                 logarithmic=False)
+    names = dict.fromkeys(name for found in clocks.values() for name in found)
+    replace_table("clocks", table(header, [
+        [f"`{name}`", *(cell(clocks[f.name].get(name, []), 0.0, True) for f in families)] for name in names]))
     return 0
 
 

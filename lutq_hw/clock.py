@@ -8,6 +8,7 @@ placements of a part alone between registers) and checked on the other half. Fam
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,11 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+import numpy as np
+
 from .families import ICE40
 from .family import Family
-from .gateware.accumulate import spare_carry
+from .gateware.accumulate import TermRange, spare_carry
 from .geometry import WindowGeometry
 from .joins import AveragePool, Join, Requantizer
 from .mac import MacUnit
@@ -27,10 +30,25 @@ from .paths import DELAYS, Path
 from .pipeline import Layer, Stage
 
 FULL_SLOWDOWN = 0.25
-"""By how much an FPGA with all available cells used is clocked slower than an empty one, seen on iCE40UP5K builds."""
+"""By how much an FPGA with all available cells used is clocked slower than an empty one, seen on iCE40UP5K builds.
+
+For other families, where no full FPGA was built, the same is taken (`Promise.slowdown_seen`).
+"""
 
 SHARED = ("base", *DELAYS)
 """What every part has in common; besides, every kind of part but the units has an ``offset``."""
+
+NEAR = 5
+"""Base-two logarithm of how many luts lie close together wherever they are placed; wires among more are longer."""
+
+GLOBAL_ENABLE = 40
+"""Registers with an enable in common above which nextpnr makes it a global net on iCE40."""
+
+TILE_CARRY = 15
+"""Bits of an accumulator that fit two logic tiles of iCE40 where its clock enable is no global net."""
+
+SHORT_CARRY = 8
+"""Bits up to which an adder is faster than three luts, as synthesis sees it."""
 
 SEARCH_LEVELS = 2
 """Luts of an output stage between its adder (or the register behind it) and the address of its table: which half, and
@@ -70,6 +88,9 @@ class Promise:
     unmeasured: tuple[str, ...]
     """Parts that nobody placed and routed: their delay follows from structure only."""
 
+    slowdown_seen: bool = True
+    """Whether `FULL_SLOWDOWN` was seen in this family; if not, it is that of iCE40."""
+
 
 @cache
 def delays(family: Family) -> dict[str, Any]:
@@ -93,17 +114,52 @@ def unit_paths(unit: MacUnit) -> list[Path]:
     """Paths of a MAC unit: through its lanes and rows, its accumulators, and of the signal that moves all its registers."""
     structure, counted = unit.counted
     term = getattr(unit, "term", None)
-    lanes = counted or [Path(levels=unit.index_bits)]
+    # The rows that a lane reads drive those of all outputs.
+    outputs = math.log2(unit.pe // unit.spread)
+    lanes = [path._replace(fanout=max(0.0, path.fanout + outputs - NEAR)) for path in counted]
+    lanes = lanes or [Path(levels=unit.index_bits)]
     if term is not None and term.carries and spare_carry(unit.simd):
         # The first lane adds its own carry, behind its logic.
         lanes = [path if path.adders else path._replace(adders=1, bits=max(0, term.bits - path.entry)) for path in lanes]
     if structure.dsps:
         lanes = [path._replace(dsps=1) for path in lanes]
-    paths = [*lanes, Path(adders=1, bits=unit.acc_bits), Path(levels=2, fanout=math.log2(1 + structure.ffs))]
-    if structure.brams:
-        bits = min(unit.acc_bits, unit.acc_bits if term is None else term.bits + 1)
-        paths.append(Path(adders=1, bits=bits, brams=1))
-    return paths
+    if term is not None:
+        lanes.append(accumulator_path(unit, term))
+    return [*lanes, enable_path(lanes, unit.pe * unit.acc_bits)]
+
+
+def accumulator_path(unit: MacUnit, term: TermRange) -> Path:
+    """Of the adder of a sum into its register.
+
+    On iCE40 a carry that leaves its chain and starts another is as slow as one more adder. That is so where a tile is full:
+    eight luts of four inputs and the clock enable are one input too many, unless the enable is a global net. And it is so
+    between bits of which a new sum is always 0 and others: their registers have a reset, which a tile has one of.
+    """
+    bits = max(1, unit.acc_bits - term.zeros)
+    if unit.family is not ICE40:
+        return Path(levels=1, adders=1, bits=bits)  # a multiplexer behind the adder lets a new sum begin
+    terms = getattr(unit, "terms", unit.simd)
+    held = [True] * bits
+    if terms == 1:
+        union = int(np.bitwise_or.reduce(unit.summed >> term.zeros, axis=None))
+        held = [bool(union >> bit & 1) for bit in range(bits)]
+    elif term.low >= 0:
+        held = [bit < term.sum_bits(terms) for bit in range(bits)]
+    breaks = sum(low != high for low, high in itertools.pairwise(held))
+    if unit.pe * bits <= GLOBAL_ENABLE:
+        breaks += (bits - 1) // TILE_CARRY
+    return Path(adders=1 + breaks, bits=bits)
+
+
+def enable_path(others: Sequence[Path], registers: int) -> Path:
+    """Of the signal that moves all registers, to their clock enables.
+
+    It takes two luts (may a word move, is there one), and a third one for the reset where anything else is as slow: synthesis
+    makes only the slowest paths short.
+    """
+    slow = any(path.levels > 2 or (path.adders and path.levels + path.bits > SHORT_CARRY) for path in others)
+    slow = slow or registers > GLOBAL_ENABLE  # the buffer of a global net
+    return Path(levels=2 + slow, enables=1)
 
 
 def table_levels(depth: int, lut_inputs: int) -> int:
@@ -117,13 +173,15 @@ def output_paths(stage: OutputStage, family: Family = ICE40) -> list[Path]:
     width, depth = stage.table
     in_bram = stage.memory == "bram" and depth > 1 and width > 0
     table = table_levels(depth, family.lut_inputs) if width and depth > 1 and not in_bram else 0
-    held = Path(levels=2, fanout=math.log2(1 + stage.at_once * stage.pe * stage.acc_bits))
+    held = Path(levels=2, enables=1)
     if stage.cut:
         # A carry from registers into the register behind its last bit; then the code so far, the address, and the table,
         # in luts of which the address, behind its registers, does not share one with what it is made from.
-        return [Path(bits=stage.acc_bits, brams=int(in_bram)), Path(levels=SEARCH_LEVELS + table + (table > 0)), held]
+        compared = Path(adders=1, bits=stage.acc_bits, brams=int(in_bram))
+        return [compared, Path(levels=SEARCH_LEVELS + table + (table > 0)), held]
     levels = SEARCH_LEVELS * (stage.steps > 1) + table + stage.result_levels
-    return [Path(levels=levels, adders=1, bits=stage.acc_bits, brams=int(in_bram)), held]
+    stores = int(in_bram or stage.read_by_sum[0] > 0)
+    return [Path(levels=levels, adders=1, bits=stage.acc_bits, brams=int(in_bram), stores=stores), held]
 
 
 def window_paths(g: WindowGeometry) -> list[Path]:
@@ -195,4 +253,5 @@ def promise(stages: Sequence[Stage], family: Family, share: float) -> Promise | 
         return None
     period, stage, part = max(found, key=lambda entry: entry[0].ns)
     unmeasured = sorted({name for other, _, name in found if not other.measured})
-    return Promise(period.hz / (1 + FULL_SLOWDOWN * min(1.0, share)), stage, part, tuple(unmeasured))
+    hz = period.hz / (1 + FULL_SLOWDOWN * min(1.0, share))
+    return Promise(hz, stage, part, tuple(unmeasured), slowdown_seen=family is ICE40)

@@ -7,8 +7,8 @@ from math import log2
 
 from .paths import Path, counting, note_paths
 
-NEAR = 32
-"""Luts that lie close together wherever they are placed; networks larger than that have longer wires."""
+CUTS = 4
+"""Ways to make a node that are remembered for those that read it."""
 
 
 class Logic:
@@ -92,8 +92,44 @@ class Logic:
         """
         packed = self._packed(outputs)
         if counting():
-            note_paths(_paths(packed, outputs))
+            note_paths(self._paths(outputs, len(packed)))
         return len(packed)
+
+    def _paths(self, outputs: Sequence[int], cells: int) -> list[Path]:
+        """The longest way to each output that is deeper than all lower ones."""
+        depth = self._depths(outputs)
+        fanout = log2(max(1, cells))
+        found = [Path(levels=depth.get(outputs[0], 0) if outputs else 0, fanout=fanout)]
+        for entry, bit in enumerate(outputs):
+            if depth.get(bit, 0) > found[-1].levels:
+                found.append(Path(levels=depth[bit], fanout=fanout, entry=entry))
+        return found
+
+    def _depths(self, outputs: Sequence[int]) -> dict[int, int]:
+        """Fewest luts one behind the other, of every node: synthesis spends luts on what is slow.
+
+        A cut is a set of nodes from which a lut makes another one, with the depth of the deepest; the best `CUTS` of each
+        node are tried where it is read (FlowMap, J. Cong and Y. Ding, IEEE TCAD 1994; few cuts, A. Mishchenko et al.,
+        "Combinational and sequential mapping with priority cuts", ICCAD 2007).
+        """
+        needed, stack = set(), [bit for bit in outputs if self._nodes[bit]]
+        while stack:
+            node = stack.pop()
+            if node not in needed:
+                needed.add(node)
+                stack += [bit for bit in self._nodes[node] if self._nodes[bit]]
+        depth: dict[int, int] = {}
+        known: dict[int, list[tuple[int, int]]] = {}
+        for node in sorted(needed):  # a node's number is larger than those it reads
+            cuts = [(0, 0)]
+            for bit in self._nodes[node]:
+                theirs = known.get(bit) or [(0, 1 << bit)]
+                merged = {mask | other: max(deepest, most) for deepest, mask in cuts for most, other in theirs}
+                cuts = [(deepest, mask) for mask, deepest in merged.items() if mask.bit_count() <= self.lut_inputs]
+            cuts = sorted(cuts, key=lambda cut: (cut[0], cut[1].bit_count()))[:CUTS]
+            depth[node] = 1 + cuts[0][0]
+            known[node] = [(depth[node], 1 << node), *cuts]
+        return depth
 
     def _packed(self, outputs: Sequence[int]) -> dict[int, frozenset[int]]:
         """Inputs of every lut, by the node that it computes."""
@@ -116,16 +152,3 @@ class Logic:
             for bit in fanin.pop(node) & fanin.keys():
                 readers[bit] = readers[bit] - {node} | readers[node]
         return fanin
-
-
-def _paths(packed: dict[int, frozenset[int]], outputs: Sequence[int]) -> list[Path]:
-    """The longest way to each output that is deeper than all lower ones."""
-    depth: dict[int, int] = {}
-    for node in sorted(packed):  # a node's number is larger than those it reads
-        depth[node] = 1 + max((depth.get(bit, 0) for bit in packed[node]), default=0)
-    fanout = log2(max(1, len(packed) / NEAR))
-    found = [Path(levels=depth.get(outputs[0], 0) if outputs else 0, fanout=fanout)]
-    for entry, bit in enumerate(outputs):
-        if depth.get(bit, 0) > found[-1].levels:
-            found.append(Path(levels=depth[bit], fanout=fanout, entry=entry))
-    return found

@@ -25,13 +25,19 @@ class Path(NamedTuple):
     """Bits that a carry runs through."""
 
     fanout: float = 0
-    """Base-two logarithm of how many cells the path's widest net drives; 0 if few."""
+    """Base-two logarithm of how many cells lie around it; as a delay, without those that lie close together anyway."""
+
+    enables: int = 0
+    """1 if it ends at the clock enables of many registers, not at the data input of one."""
 
     dsps: int = 0
     """Multiplier blocks."""
 
     brams: int = 0
     """Block RAMs whose output the path begins at."""
+
+    stores: int = 0
+    """1 if it ends at an input of a block RAM."""
 
     entry: int = 0
     """Bit of the result at which logic ends: an adder behind it carries from there on. No delay by itself."""

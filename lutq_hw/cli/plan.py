@@ -141,7 +141,7 @@ def _promise(performance: Performance, board: Board) -> dict[str, Any] | None:
     if found is None:
         return None
     return {"mhz": found.hz / 1e6, "stage": found.stage, "part": found.part, "unmeasured": list(found.unmeasured),
-            "frames_per_second": found.hz / performance.cycles_per_frame}
+            "slowdown_seen": found.slowdown_seen, "frames_per_second": found.hz / performance.cycles_per_frame}
 
 
 def _promise_sentence(found: dict[str, Any] | None, board: str) -> str:
@@ -152,6 +152,8 @@ def _promise_sentence(found: dict[str, Any] | None, board: str) -> str:
                 f"{found['frames_per_second']:,.0f} frames/s")
     if found["unmeasured"]:
         sentence += f"; {', '.join(found['unmeasured'])} estimated from structure only"
+    if not found["slowdown_seen"]:
+        sentence += "; how much slower a full FPGA is was seen on iCE40 only"
     return sentence + "."
 
 

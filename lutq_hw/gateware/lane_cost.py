@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from ..cost import Cost
 from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network.tensor import Ints
-from ..paths import Path, note_paths
+from ..paths import Path, counted_paths, note_paths
 from .digits import adder_luts, signed_digits
 from .lanes import TABLE_BITS, fill
 
@@ -21,12 +22,25 @@ FOUR_WAY = 0.85
 """The same for a selection from unrelated table columns: ABC knows the multiplexer of four in two LUT4."""
 
 
+class Choice(NamedTuple):
+    """One of several ways to make the same, counted before anybody knows whether it is taken."""
+
+    luts: int
+    paths: list[Path]
+
+    @classmethod
+    def of(cls, count: Callable[[], int]) -> Choice:
+        """What ``count`` counts, without noting its paths."""
+        with counted_paths() as paths:
+            return cls(count(), paths)
+
+
 def table_logic(words: Sequence[int], x_bits: int, index_bits: int, width: int, lut_inputs: int = 4) -> int:
     """Luts of a function of index and activation: the better of two decision diagrams, activation first or index first.
 
     ``words`` are given by address, the activation's code in the low bits.
     """
-    counts = []
+    counts: list[tuple[int, list[Path]]] = []
     for x_first in (True, False):
         logic = Logic(lut_inputs)
         x = [logic.input(f"x{bit}") for bit in range(x_bits)]
@@ -34,8 +48,11 @@ def table_logic(words: Sequence[int], x_bits: int, index_bits: int, width: int, 
         table = np.array(words).reshape(-1, 1 << x_bits)
         table = (table if x_first else table.T).reshape(-1)
         order = [*x, *index] if x_first else [*index, *x]
-        counts.append(logic.luts([logic.table((table >> bit & 1).tolist(), order) for bit in range(width)]))
-    return round(REWRITING * min(counts))
+        with counted_paths() as paths:
+            counts.append((logic.luts([logic.table((table >> bit & 1).tolist(), order) for bit in range(width)]), paths))
+    luts, paths = min(counts, key=lambda entry: entry[0])
+    note_paths(paths)
+    return round(REWRITING * luts)
 
 
 def row_bits(logic: Logic, column: Ints, width: int) -> list[int]:
@@ -67,7 +84,8 @@ def row_cost(unit: MacUnit, columns: Sequence[Ints], factors: Sequence[int], wid
         else:
             behind = max(0, len(signed_digits(factors[number])) - 1)
             if behind:
-                note_paths([Path(adders=behind, bits=len(bits))])
+                # Synthesis adds more than two numbers up without a carry, a lut for each number more, and then once with one.
+                note_paths([Path(levels=behind - 1, adders=1, bits=len(bits))])
             adders += behind
             adder_bits += adder_luts(factors[number], len(bits))
         seen |= bits
@@ -94,16 +112,17 @@ def select_logic(columns: Sequence[Ints], place: Sequence[int], index_bits: int,
     return logic.luts(outputs)
 
 
-def selection_cost(unit: MacUnit, row: Cost, select: int, direct: int | None) -> tuple[Cost, Cost]:
+def selection_cost(unit: MacUnit, row: Cost, selection: Choice, function: Choice | None) -> tuple[Cost, Cost]:
     """``(lane, row)`` of an array that selects from rows, or computes each lane from index and activation.
 
-    Yosys sees through a row that is not registered (``direct`` given), and forgets it where that is smaller. A row of
+    Yosys sees through a row that is not registered (``function`` given), and forgets it where that is smaller. A row of
     table columns for one output only is forgotten anyway.
     """
     table = unit.codebook.table is not None
-    if table:
-        select = round(FOUR_WAY * select)
+    select = round(FOUR_WAY * selection.luts) if table else selection.luts
     shared = unit.pe // unit.spread
-    if direct is not None and (direct <= select + row.luts / shared or (table and shared == 1)):
-        return Cost(luts=direct), Cost(ffs=row.ffs)
+    if function is not None and (function.luts <= select + row.luts / shared or (table and shared == 1)):
+        note_paths(function.paths)
+        return Cost(luts=function.luts), Cost(ffs=row.ffs)
+    note_paths(selection.paths)
     return Cost(luts=select), row

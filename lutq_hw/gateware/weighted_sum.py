@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 from ..cost import Cost, ram_brams
 from ..family import Family
 from ..logic_estimate import Logic
+from ..paths import Path, note_paths
 from .lanes import fill, lookup, signed_digits
 from .ram import BankedRam
 
@@ -156,6 +157,11 @@ def memory_cost(family: Family, depth: int, width: int) -> Cost:
     return Cost(luts=blocks * -(-width // bits) * luts + (width * (blocks - 1) + blocks if blocks > 1 else 0))
 
 
+def read_levels(family: Family, depth: int) -> int:
+    """Luts one behind the other in the read port of such a memory: each selects one of two, or half of one of four."""
+    return 1 if family.lutram is not None else max(1, (depth - 1).bit_length())
+
+
 def table_luts(tables: Sequence[Sequence[int]], count: int, family: Family) -> int:
     """Luts of functions of a counter below ``count``, given bit by bit."""
     logic = Logic(family.lut_inputs)
@@ -171,6 +177,9 @@ def weighted_sum_cost(factors: Sequence[int], *, pe: int, width: int, acc_bits: 
     control = Cost(luts=_step_luts(tuple(factors), family) + 1.5 * number_bits + CONTROL_LUTS,
                    ffs=number_bits + (0 if block_ram else address_bits) + 7)
     sums = Cost(luts=2 * pe * acc_bits, ffs=pe * acc_bits, adder_bits=pe * acc_bits, adders=pe)
+    # Whether the sum is complemented, the sum shifted and complemented, and the adder; or an entry and the adder.
+    entry = Path(brams=1) if block_ram else Path(levels=read_levels(family, depth))
+    note_paths([Path(levels=2, adders=1, bits=acc_bits), entry._replace(adders=1, bits=acc_bits)])
     kept = Cost(brams=ram_brams(pe * width, depth, 1)) if block_ram else memory_cost(family, len(factors), pe * width)
     return kept + control + sums
 

@@ -89,6 +89,13 @@ class TableLookup(OutputStage):
         return (self.step.bits, len(self.words)) if self.memory == "bram" else (0, 1)
 
     @property
+    def result_levels(self) -> int:
+        # Whether a bit above the address is set, the address clamped, and in it a tree of two-way multiplexers over what a
+        # lut knows.
+        above = 2 * (self.total_bits > self.step.shift + self.address_bits)
+        return above + (max(1, self.address_bits - 3) if self.memory == "luts" else 0)
+
+    @property
     def features(self) -> dict[str, float]:
         logic = Logic()
         index = [logic.input(bit) for bit in range(self.address_bits)]

@@ -158,7 +158,9 @@ class AddSubtract(MacUnit):
         if self.x_bits > PAIR_BITS:
             bits = 2 * (self.x_bits + 1)
             row = Cost(luts=bits, adder_bits=bits, adders=2)
-            note_paths([Path(levels=1, adders=1, bits=self.x_bits + 1)])
+            # Sum and difference, which of them and its complement, and the carry of a first pair.
+            first = spare_carry(self.terms)
+            note_paths([Path(levels=2, adders=1 + first, bits=self.term.bits if first else self.x_bits + 1)])
         carry = Cost(ffs=int(not self.x_signed))
         whole = array_cost(self, self.term, lane=Cost(luts=pair) + carry, row=row, terms=self.terms, factor=self.factor)
         spare = Cost(luts=pair - lane, ffs=1) * alone + carry * alone + row * (self.spread * (self.simd % 2))

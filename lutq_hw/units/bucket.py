@@ -16,10 +16,11 @@ from amaranth.lib import memory, wiring
 
 from ..cost import Cost
 from ..gateware.accumulate import tree_levels
-from ..gateware.weighted_sum import LATENCY, WeightedSum, memory_cost, schedule, weighted_sum_cost
+from ..gateware.weighted_sum import LATENCY, WeightedSum, memory_cost, read_levels, schedule, weighted_sum_cost
 from ..mac import MacUnit
 from ..network import Codebook
 from ..network.tensor import Ints, signed_bits
+from ..paths import Path, note_paths
 
 _most: WeakKeyDictionary[Codebook, dict[tuple[object, ...], tuple[int, ...]]] = WeakKeyDictionary()
 
@@ -124,6 +125,12 @@ class Bucket(MacUnit):
         """Cells of the buckets of a lane, with the register of what is read."""
         width = self.shape(0).width
         adder = Cost(luts=width, ffs=width + self.index_bits, adder_bits=width, adders=1)
+        # From the index through the memory and the adder to the registers of all entries; of gates that carry, a lut does
+        # three bits.
+        levels, bits = 2 + read_levels(self.family, self.codebook.entries), width
+        if self.codebook.entries > REGISTERS and not self.x_signed:
+            levels, bits = levels + -(-max(0, width - self.x_bits - 2) // 3), min(width, self.x_bits)
+        note_paths([Path(levels=levels, adders=1, bits=bits)])
         return memory_cost(self.family, self.codebook.entries, width) + adder
 
     def control_cost(self) -> Cost:

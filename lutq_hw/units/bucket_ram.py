@@ -9,7 +9,9 @@ from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 
 from ..cost import Cost, ram_brams
+from ..families import ICE40
 from ..gateware.ram import BankedRam
+from ..paths import Path, note_paths
 from .bucket import Bucket, BucketArray, Register
 
 
@@ -29,6 +31,8 @@ class BucketRam(Bucket):
         width = self.shape(0).width
         # A multiplexer in front of the adder; two index bits to a lut of the comparison, and one that joins them.
         compare = -(-self.index_bits // 2) + 1
+        # What was read or made, the adder, what empties the bucket (on iCE40 in the adder), and the other end of the block.
+        note_paths([Path(levels=1 + (self.family is not ICE40), adders=1, bits=width, brams=1, stores=1)])
         logic = Cost(luts=2 * width + compare, ffs=2 * width + self.index_bits + 1, adder_bits=width, adders=1)
         return logic + Cost(brams=ram_brams(width, max(2, self.codebook.entries), 1))
 

@@ -16,6 +16,7 @@ from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
 from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network import Codebook
+from ..paths import counted_paths, note_paths
 
 PAIR = 2
 """Lanes that share a table."""
@@ -94,7 +95,12 @@ class MergedTables(MacUnit):
         found = {bit for bit in added(products, logic.xor, logic.mux) if bit > 1}
         shared = {bit for bit in found if logic.support(bit) <= set().union(*x)}
         luts = logic.luts(sorted(shared))
-        return Table(logic.luts(sorted(found)) - luts, len(found - shared), luts, len(shared))
+        with counted_paths() as paths:
+            own = logic.luts(sorted(found)) - luts
+        # Synthesis sees through the carries of so few inputs: fewer luts one behind the other than there are inputs.
+        inputs = lanes * (self.x_bits + self.index_bits)
+        note_paths(path._replace(levels=min(path.levels, inputs - 1)) for path in paths)
+        return Table(own, len(found - shared), luts, len(shared))
 
     def cost(self) -> Cost:
         # Here the registers of the tables are counted bit by bit.

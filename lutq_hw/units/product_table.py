@@ -14,12 +14,14 @@ from amaranth import Cat, Module, Signal, Value, signed
 from amaranth.lib import memory, wiring
 
 from ..cost import Cost, bram_count
+from ..families import ICE40
 from ..gateware.accumulate import TermRange
-from ..gateware.lane_cost import row_cost, select_logic, selection_cost, table_logic
+from ..gateware.lane_cost import Choice, row_cost, select_logic, selection_cost, table_logic
 from ..gateware.lanes import by_address, exact_range, lookup, select
 from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
 from ..logic_estimate import Logic
 from ..mac import MacUnit
+from ..paths import counted_paths, note_paths
 
 LOGIC_BITS = 7
 """Address bits up to which a lane's table is logic; a larger one is block RAM."""
@@ -62,14 +64,13 @@ class ProductTable(MacUnit):
         return by_address(self, self.products >> self.term.zeros)
 
     @once_per_codebook
-    def parts(self) -> tuple[Cost, int, int | None]:
+    def parts(self) -> tuple[Cost, Choice, Choice]:
         """Cells of a row of products, luts of a lane's selection, and luts of a lane as a function of its address."""
         columns, bits = list((self.products >> self.term.zeros).T), self.term.bits
         row = row_cost(self, columns, [1] * len(columns), bits, registered=False)
-        direct = table_logic(self.words, self.x_bits, self.index_bits, bits,
-                             self.family.lut_inputs)
-        select = select_logic(columns, range(len(columns)), self.index_bits, bits, lut_inputs=self.family.lut_inputs)
-        return row, select, direct
+        inputs = self.family.lut_inputs
+        select = Choice.of(lambda: select_logic(columns, range(len(columns)), self.index_bits, bits, lut_inputs=inputs))
+        return row, select, Choice.of(lambda: table_logic(self.words, self.x_bits, self.index_bits, bits, inputs))
 
     def bank_words(self, bank: int) -> list[int]:
         """Contents of a bank."""
@@ -91,7 +92,11 @@ class ProductTable(MacUnit):
         logic = Logic(self.family.lut_inputs)
         banks = [[logic.input((bank, bit)) for bank in range(self.banks)] for bit in range(product_bits)]
         steer = [logic.input(bit) for bit in range(bank_bits)]
-        luts = logic.luts([logic.table(bit, steer) for bit in banks])
+        with counted_paths() as steered:
+            luts = logic.luts([logic.table(bit, steer) for bit in banks])
+        # From the block RAM to the first adder; where that is the accumulator, what begins a sum is in it on iCE40 only.
+        alone = self.simd == 1 and self.family is not ICE40
+        note_paths(path._replace(levels=path.levels + alone, adders=1, bits=product_bits + 1, brams=1) for path in steered)
         blocks = sum(map(self.bank_blocks, range(self.banks)))
         return array_cost(self, self.term, lane=Cost(luts=luts, ffs=bank_bits - product_bits, brams=blocks))
 

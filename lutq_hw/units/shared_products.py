@@ -12,7 +12,7 @@ from amaranth.lib import wiring
 from ..cost import Cost
 from ..gateware.accumulate import TermRange
 from ..gateware.digits import signed_digits
-from ..gateware.lane_cost import row_cost, select_logic, selection_cost, table_logic
+from ..gateware.lane_cost import Choice, row_cost, select_logic, selection_cost, table_logic
 from ..gateware.lanes import (
     TABLE_BITS,
     by_address,
@@ -85,18 +85,18 @@ class SharedProducts(MacUnit):
         return [order.index(key) for key in self.keys]
 
     @once_per_codebook
-    def parts(self) -> tuple[Cost, int, int | None]:
+    def parts(self) -> tuple[Cost, Choice, Choice | None]:
         """Cells of a row, luts of a lane's selection, and luts of a lane as a function of index and activation."""
         columns, bits = list(self.columns.values()), self.term.bits
         factors = [1] * len(columns) if self.signs is None else list(self.columns)
         row = row_cost(self, columns, factors, bits, registered=self.row_register)
-        select = select_logic(columns, self.place, self.index_bits, bits, self.signs if self.term.carries else None,
-                              self.family.lut_inputs)
+        signs, inputs = self.signs if self.term.carries else None, self.family.lut_inputs
+        select = Choice.of(lambda: select_logic(columns, self.place, self.index_bits, bits, signs, inputs))
         if self.row_register or self.index_bits + self.x_bits > DIRECT_BITS:
             return row, select, None
         products = np.array([self.columns[key] for key in self.keys]).T
         words = by_address(self, products if self.signs is None else products ^ -np.array(self.signs))
-        return row, select, table_logic(words, self.x_bits, self.index_bits, bits, self.family.lut_inputs)
+        return row, select, Choice.of(lambda: table_logic(words, self.x_bits, self.index_bits, bits, inputs))
 
     def cost(self) -> Cost:
         lane, row = selection_cost(self, *self.parts())

@@ -22,6 +22,7 @@ from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network import Codebook
 from ..network.tensor import Ints
+from ..paths import counted_paths
 
 MAX_DIGITS = 4
 """Signed digits of a value, without what all values have in common."""
@@ -133,7 +134,8 @@ class SignedDigits(MacUnit):
         """
         if "nonzero" not in self.controls or self.x_bits < 3:
             return False  # a narrow activation's gate finds room in the luts behind it
-        return self.lane_luts(4, True) - self.lane_luts(4, False) < (len(self.shifter.stages) > 1)
+        with counted_paths():  # of which one is not taken
+            return self.lane_luts(4, True) - self.lane_luts(4, False) < (len(self.shifter.stages) > 1)
 
     def lane_luts(self, lut_inputs: int, clears: bool) -> float:
         """Luts of a lane: its controls where they are no bits of the index, gate, shifts, complement.

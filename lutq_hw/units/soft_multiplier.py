@@ -11,6 +11,7 @@ from amaranth import Cat, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import wiring
 
 from ..cost import Cost
+from ..families import ICE40
 from ..gateware.accumulate import TermRange
 from ..gateware.lanes import exact_range, fill, lookup
 from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
@@ -98,8 +99,12 @@ class SoftMultiplier(MacUnit):
             luts = logic.luts(value) + CLEAR_LUTS
         widths = [shape.width for shape in self.sums]
         ends = [*self.registered, self.x_bits]
+        table = 1 + (self.index_bits >= self.family.lut_inputs)  # with the lowest bit of the activation in it, if it has room
         for first, end in zip([1, *self.registered], ends, strict=True):
-            note_paths([Path(levels=2 * (first == 1), adders=end - first, bits=max(widths[first - 1:end]) + end - first)])
+            # Only on iCE40 the lut of an adder's bit has an input left for whether to add.
+            choices = 0 if self.family is ICE40 else end - first
+            levels, bits = table * (first == 1) + choices, max(widths[first - 1:end])
+            note_paths([Path(levels=levels, adders=end - first, bits=bits)])
         ffs = sum(bits + widths[bit - 1] + bit - 1 for bit in self.registered)
         return Cost(luts=luts + sum(widths[1:]), ffs=ffs, adder_bits=sum(widths[1:]), adders=len(widths) - 1)
 
