@@ -50,7 +50,7 @@ def test_a_few_mutants(name: str):
 def test_verdicts(tmp_path: Path):
     """One that changes the hardware and is proved to behave the same; its fate is kept in a file and not sought again."""
     campaign = Campaign(TARGETS["part gearbox"])
-    wider = next(mutant for mutant in campaign.mutants if mutant.function == "Collector.elaborate"
+    wider = next(mutant for mutant in campaign.mutants if mutant.function == "Splitter.elaborate"
                  and mutant.what == "1 becomes 2")
     (fate,) = campaign.run([wider], lambda key, fate: append(tmp_path / "state.jsonl", key, fate))
     assert fate.verdict == EQUIVALENT

@@ -18,8 +18,9 @@ from lutq_hw.families import FAMILIES, ICE40
 from lutq_hw.modelfile import load
 from lutq_hw.performance import Performance
 from lutq_hw.pipeline import pipeline
-from lutq_hw.plan import Plan
+from lutq_hw.plan import LayerPlan, Plan
 from lutq_hw.planner import find_plan, make_search
+from lutq_hw.planning import candidates
 from lutq_hw.planning.layer_table import explain_layer
 from lutq_hw.planning.parts import STEP, Target
 
@@ -100,6 +101,28 @@ def test_a_clock_asked_for_is_promised():
     assert promises[0].hz < asked <= promises[1].hz
     assert len(fast.search.layers[1]) < len(usual.search.layers[1])
     assert fast.search.periods == [0]
+
+
+def test_a_cut_loop_reaches_clocks_that_others_do_not(monkeypatch):
+    """And is taken without a clock asked for, where that makes more frames a second at the promised clock."""
+    def rate(planned):
+        performance = Performance(NETWORK, planned.plan)
+        found = promise(performance.stages, ICE40, performance.cost.cells / ROOM.luts)
+        assert found is not None
+        return found.hz, found.hz / performance.cycles_per_frame
+
+    name, board = "thresholds-pipelined", Board(plan_clock_hz=50e6)
+    for clock in (44e6, 48e6):
+        planned = find_plan(NETWORK, board, clock_hz=clock)
+        assert {entry.output for entry in planned.plan.layers[:2] if isinstance(entry, LayerPlan)} == {name}
+        assert rate(planned)[0] >= clock
+    free = find_plan(NETWORK, board)
+    assert name in {entry.output for entry in free.plan.layers if isinstance(entry, LayerPlan)}
+    every = candidates.usable_outputs
+    monkeypatch.setattr(candidates, "usable_outputs", lambda sums: [output for output in every(sums) if output != name])
+    with pytest.raises(PlanError, match="^layer conv1: nothing that can build it promises 44 MHz"):
+        find_plan(NETWORK, board, clock_hz=44e6)
+    assert rate(free)[1] > 1.1 * rate(find_plan(NETWORK, board))[1]
 
 
 def test_a_clock_out_of_reach():

@@ -81,12 +81,14 @@ class ResultBytes(wiring.Component):
             sign = element[-1] if kind.signed else Const(0, 1)
             elements.append(Cat(element, sign.replicate(width - kind.bits)))
         held = Signal(width * self.form.lanes)
-        left = Signal(range(len(held) // 8 + 1))
-        m.d.comb += [self.i.ready.eq(left == 0), self.o.valid.eq(left != 0), self.o.payload.eq(held[:8])]
+        count = len(held) // 8
+        left = Signal(range(count + 1))
+        some = Signal()  # of them: a register, for the sender decides by it what becomes of its CRC
+        m.d.comb += [self.i.ready.eq(~some), self.o.valid.eq(some), self.o.payload.eq(held[:8])]
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [held.eq(Cat(elements)), left.eq(len(held) // 8)]
+            m.d.sync += [held.eq(Cat(elements)), left.eq(count), some.eq(1)]
         with m.Elif(self.o.valid & self.o.ready):
-            m.d.sync += [held.eq(held >> 8), left.eq(left - 1)]
+            m.d.sync += [held.eq(held >> 8), left.eq(left - 1), some.eq(left != 1)]
         return m
 
 

@@ -19,18 +19,18 @@ class Collector(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        have = Signal(range(self.count + 1))
-        full = Signal()
+        have = Signal(range(self.count))
+        full = Signal()  # a register: long paths begin at a stream's valid
+        complete = have == self.count - 1
         m.d.comb += [
-            full.eq(have == self.count),
             self.o.valid.eq(full),
             self.i.ready.eq(~full | self.o.ready),
         ]
         with m.If(self.i.ready & self.i.valid):
             m.d.sync += self.o.payload.eq(Cat(self.o.payload, self.i.payload)[self.width:])
-            m.d.sync += have.eq(Mux(full, 1, have + 1))
-        with m.Elif(full & self.o.ready):
-            m.d.sync += have.eq(0)
+            m.d.sync += [have.eq(Mux(complete, 0, have + 1)), full.eq(complete)]
+        with m.Elif(self.o.ready):
+            m.d.sync += full.eq(0)
         return m
 
 
@@ -47,14 +47,15 @@ class Splitter(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         left = Signal(range(self.count + 1))
+        valid, last = Signal(), Signal()  # registers: long paths begin at a stream's valid and end at its ready
         rest = Signal(self.width * self.count)
         m.d.comb += [
-            self.o.valid.eq(left != 0),
+            self.o.valid.eq(valid),
             self.o.payload.eq(rest[:self.width]),
-            self.i.ready.eq((left == 0) | ((left == 1) & self.o.ready)),
+            self.i.ready.eq(~valid | (last & self.o.ready)),
         ]
         with m.If(self.o.valid & self.o.ready):
-            m.d.sync += [rest.eq(rest >> self.width), left.eq(left - 1)]
+            m.d.sync += [rest.eq(rest >> self.width), left.eq(left - 1), last.eq(left == 2), valid.eq(~last)]
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [rest.eq(self.i.payload), left.eq(self.count)]
+            m.d.sync += [rest.eq(self.i.payload), left.eq(self.count), last.eq(0), valid.eq(1)]
         return m
