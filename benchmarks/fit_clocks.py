@@ -31,8 +31,6 @@ REPORTED = {
               "brams": 2.0, "stores": 1.0},
     "ecp5": {"base": 0.5, "levels": 0.9, "adders": 2.0, "bits": 0.05, "fanout": 0.2, "enables": 1.0, "dsps": 6.0,
              "brams": 5.5, "stores": 1.5},
-    "gowin": {"base": 0.5, "levels": 1.3, "adders": 2.2, "bits": 0.06, "fanout": 0.3, "enables": 1.0, "dsps": 5.0,
-              "brams": 3.0, "stores": 1.0},
 }
 """About what nextpnr reports for a register, a lut with the wire to it, a carry's two ends, a bit of it, and so on."""
 

@@ -58,6 +58,10 @@ WINDOW_PATH = Path(levels=2, adders=2)
 """Of a window reader's address: the next column, and whether it is the last or lies in the padding."""
 
 
+ROW_LEVELS = 3
+"""Luts behind the memory of several rows."""
+
+
 @dataclass(frozen=True)
 class Period:
     """The shortest clock period of a part."""
@@ -180,14 +184,16 @@ def output_paths(stage: OutputStage, family: Family = ICE40) -> list[Path]:
         compared = Path(adders=1, bits=stage.acc_bits, brams=int(in_bram))
         return [compared, Path(levels=SEARCH_LEVELS + table + (table > 0)), held]
     levels = SEARCH_LEVELS * (stage.steps > 1) + table + stage.result_levels
-    stores = int(in_bram or stage.read_by_sum[0] > 0)
+    # A search goes back to the address of its table; where codes are made of comparisons, these end in registers.
+    stores = int((in_bram and not stage.result_levels) or stage.read_by_sum[0] > 0)
     return [Path(levels=levels, adders=1, bits=stage.acc_bits, brams=int(in_bram), stores=stores), held]
 
 
 def window_paths(g: WindowGeometry) -> list[Path]:
     """Paths of a window reader."""
     reach = max(g.padding[1], g.shape[1] + g.padding[1] + g.stride[1] + g.kernel[1]) * g.pixel_words
-    return [WINDOW_PATH._replace(bits=1 + reach.bit_length())]
+    # From the rows' memory to the window: which row, and whether it is padding.
+    return [WINDOW_PATH._replace(bits=1 + reach.bit_length()), Path(levels=ROW_LEVELS * (g.rows > 1), brams=1)]
 
 
 def _period(kind: str, paths: Sequence[Path], family: Family) -> Period | None:

@@ -30,9 +30,6 @@ class Family:
     synth: str
     """Yosys command that maps a design read as RTLIL, whose top module is ``top``, and inserts no pads."""
 
-    pads: str = ""
-    """Yosys command that puts buffers at the pins, for placement only; empty where nextpnr does that itself."""
-
     cell_models: str
     """Yosys' Verilog models of the cells, in its share folder: what a netlist is simulated with."""
 

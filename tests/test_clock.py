@@ -22,9 +22,11 @@ from lutq_hw.clock import (
     table_levels,
     unit_paths,
     unit_period,
+    window_paths,
 )
 from lutq_hw.families import FAMILIES, ICE40
 from lutq_hw.gateware.lane_cost import table_logic
+from lutq_hw.geometry import WindowGeometry
 from lutq_hw.logic_estimate import Logic
 from lutq_hw.outputs import OUTPUTS
 from lutq_hw.paths import DELAYS, Path, counted_paths, note_paths
@@ -218,5 +220,18 @@ def test_stage_paths_follow_the_table():
     for seed in range(20):
         stage = random_stage(np.random.default_rng(seed), "thresholds")
         (search, held) = output_paths(stage)
-        assert search.brams == (stage.memory == "bram")
-        assert held.levels == 2
+        assert search.brams == search.stores == (stage.memory == "bram")
+        assert held == Path(levels=2, enables=1)
+    bank = random_stage(np.random.default_rng(3), "threshold-bank")
+    assert replace(bank, memory="bram").table[1] > 1
+    assert output_paths(replace(bank, memory="bram"))[0].stores == 0
+    looked_up = random_stage(np.random.default_rng(1), "activation-table")
+    (deep, _), (shallow, _) = (output_paths(replace(looked_up, memory=memory)) for memory in ("luts", "bram"))
+    assert deep.levels > shallow.levels and (deep.stores, shallow.stores) == (0, 1)
+
+
+def test_rows_of_a_window_are_selected_behind_their_memory():
+    one = WindowGeometry(shape=(8, 8, 4), kernel=(3, 3), stride=(1, 1), padding=(1, 1), channels=4, rows=1, groups=1,
+                         repeat=2)
+    assert [path.levels for path in window_paths(one)] == [2, 0]
+    assert [path.levels for path in window_paths(replace(one, rows=3))] == [2, 3]

@@ -8,7 +8,6 @@ FAMILY = Family(
     lut_inputs=4,
     # With wide multiplexers ABC9 pays up to twice the luts for a level less.
     synth="synth_gowin -top top -noiopads -nowidelut",
-    pads="iopadmap -bits -inpad IBUF O:I -outpad OBUF I:O",
     cell_models="gowin/cells_sim.v",
     modelled="-nobram -nodsp",
     cells={

