@@ -120,7 +120,7 @@ def test_a_cut_loop_reaches_clocks_that_others_do_not(monkeypatch):
     assert name in {entry.output for entry in free.plan.layers if isinstance(entry, LayerPlan)}
     every = candidates.usable_outputs
     monkeypatch.setattr(candidates, "usable_outputs", lambda sums: [output for output in every(sums) if output != name])
-    with pytest.raises(PlanError, match="^layer conv1: nothing that can build it promises 44 MHz"):
+    with pytest.raises(PlanError, match=r"^layer conv1: nothing that can build it promises 44 MHz"):
         find_plan(NETWORK, board, clock_hz=44e6)
     assert rate(free)[1] > 1.1 * rate(find_plan(NETWORK, board))[1]
 
