@@ -103,11 +103,11 @@ def test_enables_are_made_short_where_they_are_the_slowest():
     assert enable_path(quick, 41).levels == 3  # through the buffer of a global net
 
 
-def test_counting_twice_finds_the_same_paths():
+@pytest.mark.parametrize("name", UNITS)
+def test_counting_twice_finds_the_same_paths(name):
     """Also what was remembered, not counted again."""
-    point = read(POINTS / "shared-products.json")[0]
-    unit = unit_of("shared-products", point)
-    assert unit_paths(unit) == unit_paths(unit) != []
+    first, again = (unit_paths(unit_of(name, read(POINTS / f"{name}.json")[1])) for _ in range(2))
+    assert first == again != []
 
 
 def test_paths_are_collected_only_inside():

@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 from ..cost import Cost, ram_brams
 from ..family import Family
 from ..logic_estimate import Logic
-from ..paths import Path, note_paths
+from ..paths import Path, counted_paths, note_paths
 from .lanes import fill, lookup, signed_digits
 from .ram import BankedRam
 
@@ -164,9 +164,19 @@ def read_levels(family: Family, depth: int) -> int:
 
 def table_luts(tables: Sequence[Sequence[int]], count: int, family: Family) -> int:
     """Luts of functions of a counter below ``count``, given bit by bit."""
-    logic = Logic(family.lut_inputs)
-    number = [logic.input(bit) for bit in range(max(1, (count - 1).bit_length()))]
-    return logic.luts([logic.tree(fill(table, len(number)), number) for table in tables])
+    luts, paths = _table_luts(tuple(map(tuple, tables)), count, family)
+    note_paths(paths)
+    return luts
+
+
+@cache
+def _table_luts(tables: tuple[tuple[int, ...], ...], count: int, family: Family) -> tuple[int, tuple[Path, ...]]:
+    """`table_luts` with its paths, remembered: a planner asks for the same in hundreds of sizes."""
+    with counted_paths() as paths:
+        logic = Logic(family.lut_inputs)
+        number = [logic.input(bit) for bit in range(max(1, (count - 1).bit_length()))]
+        luts = logic.luts([logic.tree(fill(table, len(number)), number) for table in tables])
+    return luts, tuple(paths)
 
 
 def weighted_sum_cost(factors: Sequence[int], *, pe: int, width: int, acc_bits: int, family: Family,
@@ -174,7 +184,7 @@ def weighted_sum_cost(factors: Sequence[int], *, pe: int, width: int, acc_bits: 
     """Cells of a `WeightedSum`."""
     depth = max(2, len(factors))
     address_bits, number_bits = (depth - 1).bit_length(), max(1, (len(schedule(factors)) - 1).bit_length())
-    control = Cost(luts=_step_luts(tuple(factors), family) + 1.5 * number_bits + CONTROL_LUTS,
+    control = Cost(luts=_step_luts(factors, family) + 1.5 * number_bits + CONTROL_LUTS,
                    ffs=number_bits + (0 if block_ram else address_bits) + 7)
     sums = Cost(luts=2 * pe * acc_bits, ffs=pe * acc_bits, adder_bits=pe * acc_bits, adders=pe)
     # Whether the sum is complemented, the sum shifted and complemented, and the adder; or an entry and the adder.
@@ -184,8 +194,7 @@ def weighted_sum_cost(factors: Sequence[int], *, pe: int, width: int, acc_bits: 
     return kept + control + sums
 
 
-@cache
-def _step_luts(factors: tuple[int, ...], family: Family) -> int:
+def _step_luts(factors: Sequence[int], family: Family) -> int:
     """Luts that tell a step's entry, shift and sign from its number."""
     steps = schedule(factors)
     tables = [[step.entry >> bit & 1 for step in steps] for bit in range((max(2, len(factors)) - 1).bit_length())]

@@ -29,15 +29,20 @@ class BucketRam(Bucket):
 
     def lane_cost(self) -> Cost:
         width = self.shape(0).width
-        # A multiplexer in front of the adder; two index bits to a lut of the comparison, and one that joins them.
-        compare = -(-self.index_bits // 2) + 1
-        # What was read or made, the adder, what empties the bucket (on iCE40 in the adder), and the other end of the block.
-        note_paths([Path(levels=1 + (self.family is not ICE40), adders=1, bits=width, brams=1, stores=1)])
-        logic = Cost(luts=2 * width + compare, ffs=2 * width + self.index_bits + 1, adder_bits=width, adders=1)
-        return logic + Cost(brams=ram_brams(width, max(2, self.codebook.entries), 1))
+        read = Cost(ffs=width, brams=ram_brams(width, max(2, self.codebook.entries), 1))
+        # What empties the bucket is in the adder on iCE40, and elsewhere behind it.
+        return adding_cost(width, self.index_bits, levels=1 + (self.family is not ICE40)) + read
 
     def create(self) -> wiring.Component:
         return BucketRamArray(self)
+
+
+def adding_cost(width: int, index_bits: int, *, levels: int) -> Cost:
+    """Cells that add to what a block held, or to the sum just made, with ``levels`` luts on that path; and its registers."""
+    note_paths([Path(levels=levels, adders=1, bits=width, brams=1, stores=1)])
+    # A multiplexer in front of the adder; two index bits to a lut of the comparison, and one that joins them.
+    compare = -(-index_bits // 2) + 1
+    return Cost(luts=2 * width + compare, ffs=width + index_bits + 1, adder_bits=width, adders=1)
 
 
 class BucketRamArray(BucketArray):
