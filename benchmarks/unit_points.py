@@ -28,6 +28,7 @@ from lutq_hw.mac import MacUnit
 from lutq_hw.network import Codebook, TensorType
 from lutq_hw.network.tensor import signed_bits
 from lutq_hw.units import UNITS
+from lutq_hw.units.bucket import Bucket
 
 POINTS = Path(__file__).parent.parent / "lutq_hw" / "units" / "points"
 
@@ -139,7 +140,9 @@ def random_point(name: str, rng: np.random.Generator) -> Point:
             point["offset"] = True
         terms = unit_of(name, point).summed * (min(2, point["simd"]) if name == "merged-tables" else 1)
         point["acc_bits"] = signed_bits(min(0, int(terms.min())), int(terms.max())) + int(rng.integers(0, 7))
-        held = len(point["dictionary"]) if name == "bucket" else 0  # sums in a lane, in registers
+        kind = UNITS[name]
+        in_registers = issubclass(kind, Bucket) and not kind.block_ram
+        held = len(point["dictionary"]) if in_registers else 0  # sums in a lane
         if point["pe"] * point["simd"] <= 36 and point["pe"] * point["simd"] * held <= 24:
             return point
 
