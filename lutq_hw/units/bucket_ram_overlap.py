@@ -43,7 +43,7 @@ class BucketRamOverlap(BucketOverlap):
 
     def lane_cost(self) -> Cost:
         width = self.shape(0).width
-        return adding_cost(width, self.index_bits) + Cost(brams=2 * ram_brams(width, self.depth, 1))
+        return adding_cost(width, self.index_bits, levels=1) + Cost(brams=2 * ram_brams(width, self.depth, 1))
 
     def control_cost(self) -> Cost:
         bits = self.pe * self.shape(0).width
