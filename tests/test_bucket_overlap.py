@@ -23,7 +23,7 @@ from lutq_hw.plan import LayerPlan, Plan
 from lutq_hw.sim.stalls import Stalls
 from lutq_hw.units import UNITS
 
-NAMES = ("bucket-overlap", "bucket-ram-overlap")
+NAMES = ("bucket-overlap",)
 
 FREE16 = (-97, -71, -53, -41, -29, -19, -11, -5, 0, 7, 13, 23, 37, 52, 73, 101)
 FREE5 = (-3, 0, 5, -1, 2)
