@@ -103,7 +103,8 @@ class SoftMultiplier(MacUnit):
         for first, end in zip([1, *self.registered], ends, strict=True):
             # Only on iCE40 the lut of an adder's bit has an input left for whether to add.
             choices = 0 if self.family is ICE40 else end - first
-            levels, bits = table * (first == 1) + choices, max(widths[first - 1:end])
+            # A path through several adders runs along a part of each carry.
+            levels, bits = table * (first == 1) + choices, -(-max(widths[first - 1:end]) // max(1, end - first))
             note_paths([Path(levels=levels, adders=end - first, bits=bits)])
         ffs = sum(bits + widths[bit - 1] + bit - 1 for bit in self.registered)
         return Cost(luts=luts + sum(widths[1:]), ffs=ffs, adder_bits=sum(widths[1:]), adders=len(widths) - 1)
