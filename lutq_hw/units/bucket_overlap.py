@@ -6,6 +6,7 @@ The same identity as in `bucket`, without its gap of a cycle for each entry betw
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from amaranth import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import memory, wiring
@@ -33,9 +34,12 @@ class BucketOverlap(Bucket):
         # The entries to be read do not come with the indices.
         return (0,) * max(0, self.period - self.fold)
 
+    passes: ClassVar[int] = 2
+    """How often a bank is read out after reset, the one and the other in turn, until words are taken."""
+
     @property
     def startup(self) -> int:
-        return 2 * len(self.used)
+        return self.passes * len(self.used)
 
     def lane_cost(self) -> Cost:
         width = self.shape(0).width
@@ -59,6 +63,9 @@ class BucketOverlap(Bucket):
 @dataclass(frozen=True)
 class Phase:
     """What all lanes must know, in two cycles: when a word comes (first), and when it is in the register behind the input."""
+
+    awake: Value
+    """First: words are taken."""
 
     turned: Value
     """First: the bank that sums it."""
@@ -97,16 +104,21 @@ class BucketOverlapArray(BucketArray):
         number = Signal(range(max(2, count)))
         reading, done = Signal(), Signal()
         m.d.comb += [turned.eq(side ^ ends), reading.eq(ends | more | ~awake), done.eq(number == count - 1)]
+        final = turned
+        if unit.passes == 3:
+            final = Signal(name="final")
+            with m.If(sums.en):
+                m.d.sync += final.eq(final | (done & turned))
         with m.If(sums.en):
             m.d.sync += [
-                side.eq(turned), ends.eq(Mux(awake, self.i.valid & self.i.p.last, done & ~turned)),
-                awake.eq(awake | (done & turned)), more.eq(reading & ~done),
+                side.eq(turned), ends.eq(Mux(awake, self.i.valid & self.i.p.last, done & ~final)),
+                awake.eq(awake | (done & final)), more.eq(reading & ~done),
                 number.eq(Mux(reading & ~done, number + 1, 0)),
             ]
         controls = [register(control, f"control{n}", reset_less=False)
                     for n, control in enumerate((reading, reading & done & awake))]
-        phase = Phase(turned=turned, entry=lookup(number, unit.used, unsigned(unit.index_bits)), side=side, valid=valid,
-                      ends=ends, emptying=controls[0], en=sums.en)
+        phase = Phase(awake=awake, turned=turned, entry=lookup(number, unit.used, unsigned(unit.index_bits)), side=side,
+                      valid=valid, ends=ends, emptying=controls[0], en=sums.en)
         held = self.lanes(m, register, phase, x)
         found = [tree(held[p * unit.simd:(p + 1) * unit.simd], unit, register, f"{p}") for p in range(unit.pe)]
         self.store(m, register, phase, sums, found, controls, register(number, "number"))
