@@ -2,8 +2,8 @@
 
     python benchmarks/fit_costs.py        # reads lutq_hw/points/[FAMILY/]*.json, writes coefficients.json beside them
 
-On iCE40 all points are fitted and whole layers are the check (``points/layer.json``); elsewhere points at even places are
-fitted, those at odd places only checked.
+Points at even places are fitted, those at odd places only checked. On iCE40 whole layers are a further check
+(``points/layer.json``).
 
 Relative errors are minimised with coefficients that cannot be negative (more structure never costs less).
 """
@@ -35,7 +35,7 @@ from lutq_hw.unit_cost import weigh
 FILES = ("window", "gap", "nonzero", "output", "gearbox", "argmax", "fork", "fifo", "adder", "averager", "top_k")
 
 SMALL = 30.0
-"""Cells below which errors count absolutely, except on iCE40."""
+"""Cells below which errors count absolutely."""
 
 ENOUGH = 6
 """Points without which a part is not fitted in a family."""
@@ -54,10 +54,10 @@ def samples(family: Family) -> dict[str, list[tuple[Features, Point]]]:
 def describe(file: str, p: Point, family: Family) -> tuple[str, Features]:
     """Name of the fitted part and features of one point's parameters."""
     if file in ("window", "gap"):
-        return "window", window_features(*reader_of(p))
+        return "window", window_features(*reader_of(p), family)
     if file == "nonzero":
         reads, x = random_reads(np.random.default_rng(p["seed"]))
-        return "nonzero", nonzero_features(reads, x.bits)
+        return "nonzero", nonzero_features(reads, x.bits, family)
     if file == "output":
         s = random_stage(np.random.default_rng(p["seed"]), p["name"])
         return s.name, output_table_features(s, family)
@@ -81,13 +81,17 @@ PRIOR = 4.0
 apart."""
 
 
-KEPT = 0.30
+CARRIES = 1.0
+"""Luts for each bit of an adder of which only the carry is used, where nothing is known yet: none on iCE40, whose carry is a
+cell of its own, but one in families whose adders are luts with their carry (ECP5, Gowin) or need one for it (7 series)."""
+
+KEPT = 0.35
 """Worst error in luts, on points not fitted, up to which a fit is used; with a worse one the part is priced as on iCE40."""
 
 
-def fit(rows: Sequence[tuple[Features, Point]], resource: str, floor: float,
+def fit(rows: Sequence[tuple[Features, Point]], resource: str,
         prior: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Coefficients of one resource, near ``prior``; a part below ``floor`` cells counts as if it had that many.
+    """Coefficients of one resource, near ``prior``; a part below `SMALL` cells counts as if it had that many.
 
     A feature that no point has keeps its ``prior`` coefficient.
     """
@@ -96,7 +100,7 @@ def fit(rows: Sequence[tuple[Features, Point]], resource: str, floor: float,
     if not any(point[resource] for _, point in rows):
         return {}
     wanted = np.array([max(1.0, point[resource]) for _, point in rows])
-    weight = np.maximum(floor, wanted)
+    weight = np.maximum(SMALL, wanted)
     matrix, wanted = matrix / weight[:, None], wanted / weight
     if prior is not None:
         share = np.sqrt(PRIOR) * matrix.mean(axis=0)  # what one coefficient more or less means for a usual point
@@ -108,10 +112,14 @@ def fit(rows: Sequence[tuple[Features, Point]], resource: str, floor: float,
     return {n: round(float(c), 3) for n, c in kept.items() if c > 5e-4}
 
 
-def errors(rows: Sequence[tuple[Features, Point]], coefficients: Mapping[str, float], resource: str,
-           floor: float) -> np.ndarray:
-    """Relative errors, with the same floor."""
-    return np.array([(weigh(coefficients, f) - point[resource]) / max(floor, point[resource]) for f, point in rows])
+def prior(ice40: Mapping[str, float] | None, resource: str, features: Features) -> Mapping[str, float] | None:
+    """What a part's coefficients in another family are held to: those of iCE40, but for carries."""
+    return {**ice40, "carries": CARRIES} if ice40 is not None and resource == "luts" and "carries" in features else ice40
+
+
+def errors(rows: Sequence[tuple[Features, Point]], coefficients: Mapping[str, float], resource: str) -> np.ndarray:
+    """Relative errors; of small parts relative to `SMALL`."""
+    return np.array([(weigh(coefficients, f) - point[resource]) / max(SMALL, point[resource]) for f, point in rows])
 
 
 def main() -> None:
@@ -119,18 +127,17 @@ def main() -> None:
     first: dict[str, dict[str, dict[str, float]]] = {}
     for family in sorted(FAMILIES.values(), key=lambda family: family is not ICE40):
         result: dict[str, dict[str, dict[str, float]]] = {}
-        floor = 1.0 if family is ICE40 else SMALL
         for part, rows in samples(family).items():
             if len(rows) < ENOUGH:
                 continue
-            fitted, checked = (rows, rows) if family is ICE40 else (rows[::2], rows[1::2])
-            result[part] = {resource: fit(fitted, resource, floor, first.get(part, {}).get(resource))
+            fitted, checked = rows[::2], rows[1::2]
+            result[part] = {resource: fit(fitted, resource, prior(first.get(part, {}).get(resource), resource, rows[0][0]))
                             for resource in ("luts", "ffs")}
             for resource, found in result[part].items():
-                error = errors(checked, found, resource, floor)
+                error = errors(checked, found, resource)
                 print(f"{family.name:8} {part:18} {resource:5} {len(rows):3} points, error rms "
                       f"{100 * np.sqrt((error**2).mean()):4.1f} %, worst {100 * np.abs(error).max():4.1f} %")
-            if family is not ICE40 and np.abs(errors(checked, result[part]["luts"], "luts", floor)).max() > KEPT:
+            if family is not ICE40 and np.abs(errors(checked, result[part]["luts"], "luts")).max() > KEPT:
                 print(f"{family.name:8} {part:18} not used: more points are needed")
                 del result[part]
         first = first or result

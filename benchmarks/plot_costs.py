@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 import fit_clocks
@@ -66,8 +66,17 @@ def worst(pairs: Iterable[tuple[float, float]], small: float) -> float:
     return max((100 * abs(estimate - measured) / max(small, measured) for measured, estimate in pairs), default=0.0)
 
 
-def draw(path: Path, panels: dict[str, Pairs], quantity: str, *, tolerance: float, split: bool, logarithmic: bool) -> None:
-    """One panel for each part: measured across, estimated up, with the line where they agree and the tolerance around it."""
+def spread(pairs: Pairs, small: float) -> float:
+    """Root of the mean squared error in percent, in the same way."""
+    return float(np.sqrt(np.mean([worst([pair], small) ** 2 for pair in pairs])))
+
+
+def draw(path: Path, panels: dict[str, Pairs], quantity: str, *, tolerance: float, whole: Container[str],
+         logarithmic: bool) -> None:
+    """One panel for each part: measured across, estimated up, with the line where they agree and the tolerance around it.
+
+    Nothing was fitted to the points of those that are ``whole``, every other one of the rest was.
+    """
     columns = min(4, len(panels))
     rows = -(-len(panels) // columns)
     plt.rcParams.update({"svg.hashsalt": "lutq", "svg.fonttype": "none", "font.size": 8})
@@ -80,9 +89,9 @@ def draw(path: Path, panels: dict[str, Pairs], quantity: str, *, tolerance: floa
         line = np.array([low, high])
         ax.fill_between(line, line * (1 - tolerance), line * (1 + tolerance), color="#e8eef4", linewidth=0)
         ax.plot(line, line, color="#b0b0b0", linewidth=0.8)
-        halves = [(every, CHECKED, "points")]
-        if split:
-            halves = [(every[::2], FITTED, "fitted"), (every[1::2], CHECKED, "checked")]
+        halves = [(every[::2], FITTED, "fitted"), (every[1::2], CHECKED, "checked")]
+        if name in whole:
+            halves = [(every, CHECKED, "points")]
         for half, colour, label in halves:
             ax.scatter(half[:, 0], half[:, 1], s=9, color=colour, label=label, linewidths=0)
         if logarithmic:
@@ -90,7 +99,7 @@ def draw(path: Path, panels: dict[str, Pairs], quantity: str, *, tolerance: floa
             ax.set_yscale("log")
         ax.set(xlim=(low, high), ylim=(low, high), title=name)
         ax.set_aspect("equal")
-    axes.flat[0].legend(frameon=False, loc="upper left")
+    axes.flat[len(panels) - 1].legend(frameon=False, loc="upper left")
     figure.supxlabel(f"{quantity}, measured")
     figure.supylabel(f"{quantity}, estimated")
     figure.savefig(path, metadata={"Date": None})
@@ -103,10 +112,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cell(pairs: Pairs, small: float, split: bool) -> str:
-    """Points, and the worst error on those that were not fitted."""
+    """Points; the usual (root mean square) and the worst error on those that were not fitted."""
     if not pairs:
         return "none"
-    return f"{len(pairs)}, {worst(pairs[1::2] if split else pairs, small):.0f} %"
+    checked = pairs[1::2] if split else pairs
+    return f"{len(pairs)}: {spread(checked, small):.0f}, {worst(checked, small):.0f} %"
 
 
 def replace_table(name: str, text: str) -> None:
@@ -125,12 +135,12 @@ def main() -> int:
     units = {family.name: {name: unit_pairs(name, family) for name in UNITS} for family in families}
     parts = {family.name: part_pairs(family) for family in families}
     for family in families:
-        split = family is not ICE40
+        counted = UNITS if family is ICE40 else ()
         panels = {name: pairs for name, pairs in units[family.name].items()
-                  if len(pairs) > 1 and (not split or name in unit_coefficients(family.name))}
+                  if len(pairs) > 1 and (name in counted or name in unit_coefficients(family.name))}
         panels |= {name: pairs for name, pairs in parts[family.name].items() if len(pairs) > 1}
         if panels:
-            draw(DOCS / f"costs-{family.name}.svg", panels, f"luts on {family.title}", tolerance=0.15, split=split,
+            draw(DOCS / f"costs-{family.name}.svg", panels, f"luts on {family.title}", tolerance=0.15, whole=counted,
                  logarithmic=True)
     small = fit_units.SMALL["luts"]
     header = ["", *(family.title for family in families)]
@@ -138,13 +148,13 @@ def main() -> int:
         [f"`{name}`", *(cell(units[f.name][name], small, f is not ICE40) for f in families)] for name in UNITS]))
     names = dict.fromkeys(name for found in parts.values() for name in found)
     replace_table("parts", table(header, [
-        [f"`{name}`", *(cell(parts[f.name].get(name, []), fit_costs.SMALL, f is not ICE40) for f in families)]
+        [f"`{name}`", *(cell(parts[f.name].get(name, []), fit_costs.SMALL, True) for f in families)]
         for name in names]))
     clocks = {family.name: clock_pairs(family) for family in families}
     for family in families:
         if clocks[family.name]:
             name = "costs-clock.svg" if family is ICE40 else f"costs-clock-{family.name}.svg"
-            draw(DOCS / name, clocks[family.name], f"period in ns on {family.title}", tolerance=0.1, split=True,
+            draw(DOCS / name, clocks[family.name], f"period in ns on {family.title}", tolerance=0.1, whole=(),
                  logarithmic=False)
     names = dict.fromkeys(name for found in clocks.values() for name in found)
     replace_table("clocks", table(header, [

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import resources
+from weakref import WeakKeyDictionary
 
 from .cost import Cost, bits_for, bram_count, ram_brams
 from .families import ICE40
@@ -22,6 +23,7 @@ from .family import Family
 from .geometry import WindowGeometry, term_order
 from .graph_cost import adder_features, averager_features, fifo_brams, fifo_features, fork_features
 from .joins import AveragePool, Fifo, Fork, Join, Requantizer
+from .logic_estimate import rom_logic, select_luts
 from .mac import MacUnit
 from .network import TensorType, WeightNode
 from .nonzero import NonzeroReads
@@ -33,6 +35,9 @@ from .unit_cost import unit_cost
 from .units import UNITS
 
 Features = Mapping[str, float]
+
+_logic: WeakKeyDictionary[Sums, dict[tuple[str, int, int], tuple[int, int]]] = WeakKeyDictionary()
+
 
 def table_luts(depth: int, lut_inputs: int = 4) -> float:
     """Luts for each bit of a random table in logic: 16 entries fit a lut of four inputs, deeper ones need selectors."""
@@ -64,7 +69,7 @@ def fitted(part: str, features: Features, brams: int = 0, family: Family = ICE40
     return Cost(luts=luts, ffs=ffs, brams=brams)
 
 
-def window_features(g: WindowGeometry, bits: int) -> Features:
+def window_features(g: WindowGeometry, bits: int, family: Family = ICE40) -> Features:
     """Structure of a `WindowReader`."""
     banks = g.buffer_rows if g.rows > 1 else 1
     word = g.rows * g.channels * bits
@@ -84,7 +89,7 @@ def window_features(g: WindowGeometry, bits: int) -> Features:
         "write": bits_for(g.row_words) + (bits_for(g.depth) if banks == 1 else 0),
         "rows": bits_for(g.buffer_rows),
         "weights": bits_for(g.groups * g.repeat * g.fold),
-        "align": word * (banks - 1) if banks > 1 else 0,
+        "align": word * select_luts(banks, family.lut_inputs) if banks > 1 else 0,
         "decode": banks if banks > 1 else 0,
         "padding": word if any(g.padding) else 0,
         "masks": sum(len({g.mask(axis, i) for i in range(g.out_shape[axis])}) - 1 for axis in (0, 1)),
@@ -100,10 +105,10 @@ def window_brams(g: WindowGeometry, bits: int) -> int:
 
 def window_cost(g: WindowGeometry, bits: int, family: Family = ICE40) -> Cost:
     """Price of a `WindowReader`."""
-    return fitted("window", window_features(g, bits), window_brams(g, bits), family)
+    return fitted("window", window_features(g, bits, family), window_brams(g, bits), family)
 
 
-def nonzero_features(reads: NonzeroReads, bits: int) -> Features:
+def nonzero_features(reads: NonzeroReads, bits: int, family: Family = ICE40) -> Features:
     """Structure of a `NonzeroReader`."""
     g, pe = reads.window, reads.pe
     address = bits_for(max(2, g.depth))
@@ -114,7 +119,7 @@ def nonzero_features(reads: NonzeroReads, bits: int) -> Features:
         "bases": address * g.kernel[0] * (g.buffer_rows > 1),
         "position": pe * bits_for(g.kernel[1] * g.pixel_words + 1),
         "row": pe * bits_for(g.kernel[0]) if g.kernel[0] > 1 else 0,
-        "select": pe * address * (g.kernel[0] - 1),
+        "select": pe * address * select_luts(g.kernel[0], family.lut_inputs) if g.kernel[0] > 1 else 0,
         "padded": pe * bits if any(g.padding) else 0,
         "masks": len({g.mask(0, i) for i in range(g.out_shape[0])}) - 1,
         "word": pe * (bits + reads.codebook.index_bits),
@@ -124,7 +129,7 @@ def nonzero_features(reads: NonzeroReads, bits: int) -> Features:
 def nonzero_cost(reads: NonzeroReads, bits: int, memory: str, family: Family = ICE40) -> Cost:
     """Price of a `NonzeroReader`: rows once for each lane, and the index memory."""
     g = reads.window
-    return (fitted("nonzero", nonzero_features(reads, bits), reads.pe * ram_brams(bits, max(2, g.depth), 1), family)
+    return (fitted("nonzero", nonzero_features(reads, bits, family), reads.pe * ram_brams(bits, max(2, g.depth), 1), family)
             + rom_cost(*reads.memory, memory, family))
 
 
@@ -164,9 +169,17 @@ def output_cost(s: OutputStage, family: Family = ICE40) -> Cost:
 
 def output_table_features(s: OutputStage, family: Family = ICE40) -> Features:
     """`output_features` with the stage's table where it is logic."""
-    width, depth = s.table
-    logic = s.lanes * width * table_luts(depth, family.lut_inputs) if s.memory == "luts" and depth > 1 else 0
-    return {**output_features(s), "table": logic}
+    functions, selectors = _table_logic(s, family.lut_inputs) if s.memory == "luts" else (0, 0)
+    return {**output_features(s), "table": functions, "selectors": selectors}
+
+
+def _table_logic(s: OutputStage, lut_inputs: int) -> tuple[int, int]:
+    """`rom_logic` of a stage's tables: they depend on its lanes, but not on how many sums come at once."""
+    known, key = _logic.setdefault(s.sums, {}), (s.name, s.lanes, lut_inputs)
+    if key not in known:
+        words = s.addressed
+        known[key] = (0, 0) if words is None else rom_logic(words, s.table[0], lut_inputs)
+    return known[key]
 
 
 def gearbox_features(width: int, count: int) -> Features:

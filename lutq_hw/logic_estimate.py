@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from math import log2
 
+import numpy as np
+
+from .network.tensor import Ints
 from .paths import Path, counting, note_paths
 
 CUTS = 4
@@ -152,3 +156,56 @@ class Logic:
             for bit in fanin.pop(node) & fanin.keys():
                 readers[bit] = readers[bit] - {node} | readers[node]
         return fanin
+
+
+@cache
+def select_luts(entries: int, lut_inputs: int = 4) -> int:
+    """Luts for each bit of a choice among ``entries`` by their number; one that never occurs is the last."""
+    logic = Logic(lut_inputs)
+    index = [logic.input(("index", bit)) for bit in range((entries - 1).bit_length())]
+    words = [logic.input(min(n, entries - 1)) for n in range(1 << len(index))]
+    return logic.luts([logic.table(words, index)])
+
+
+def rom_logic(words: Ints, width: int, lut_inputs: int = 4) -> tuple[int, int]:
+    """Luts and selectors of ROMs in logic, by their content: what of `Logic` is quick enough for deep ones.
+
+    Parameters
+    ----------
+    words
+        ``(tables, depth)`` words, each table with an address of its own.
+    width
+        Bits of a word.
+
+    Returns
+    -------
+    tuple
+        Distinct functions of as many address bits as a lut has inputs, but constants and those of one bit; and distinct
+        two-way multiplexers behind them.
+    """
+    chunk = 1 << lut_inputs
+    depth = max(chunk, 1 << (words.shape[1] - 1).bit_length())
+    bits = np.zeros((len(words), width, depth), np.uint64)
+    bits[:, :, :words.shape[1]] = words[:, None, :].astype(np.uint64) >> np.arange(width, dtype=np.uint64)[:, None]
+    bits &= np.uint64(1)
+    places = np.uint64(1) << np.arange(chunk, dtype=np.uint64)
+    functions = (bits.reshape(len(words), width, -1, chunk) * places).sum(axis=-1, dtype=np.uint64)
+    found, nodes = np.unique(functions, return_inverse=True)
+    nodes = nodes.reshape(functions.shape)
+    full = int(places.sum())
+    free = {0, full}
+    for bit in range(lut_inputs):
+        alone = sum(1 << place for place in range(chunk) if place >> bit & 1)
+        free |= {alone, full ^ alone}
+    costs = ~np.isin(found, np.array(sorted(free), np.uint64))
+    table = np.arange(len(words))[:, None, None]
+    luts = int(costs[np.unique(table * len(found) + nodes) % len(found)].sum())
+    selectors, names = 0, len(found)
+    while nodes.shape[2] > 1:
+        low, high = nodes[:, :, ::2], nodes[:, :, 1::2]
+        pairs, place = np.unique((table * names + low) * names + high, return_inverse=True)
+        low_name, high_name = pairs // names % names, pairs % names
+        selectors += int((low_name != high_name).sum())
+        nodes = np.where(low_name == high_name, low_name, names + np.arange(len(pairs)))[place].reshape(low.shape)
+        names += len(pairs)
+    return luts, selectors

@@ -151,6 +151,11 @@ class MacUnit(ABC):
         For the price in any family ask `unit_cost.unit_cost`, which knows what the others make of the same structure.
         """
 
+    @property
+    def conditional_bits(self) -> int:
+        """Bits of adders in the lanes that add or do not: on iCE40 that choice is in the adder's lut, elsewhere beside it."""
+        return 0
+
     @cached_property
     def counted(self) -> tuple[Cost, list[Path]]:
         """`cost`, and the paths through what it counts (`paths`); both from one count."""

@@ -12,6 +12,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .network import TensorType
+from .network.tensor import Ints
 from .sums import Sums
 
 
@@ -68,6 +69,16 @@ class OutputStage(ABC):
     @abstractmethod
     def table(self) -> tuple[int, int]:
         """Width and depth of the table of one lane; width 0 if it has none."""
+
+    @property
+    def contents(self) -> Ints | None:
+        """``(lanes, depth)`` words of `table`, each lane's own; None if it has none, or `features` counts them."""
+        return None
+
+    @property
+    def addressed(self) -> Ints | None:
+        """`contents` as far as they are ever read; ``(lanes, n)``."""
+        return self.contents
 
     @property
     def read_by_sum(self) -> tuple[int, int]:

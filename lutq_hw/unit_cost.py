@@ -56,6 +56,7 @@ def unit_features(unit: MacUnit, structure: Cost) -> dict[str, float]:
         "adders": 0.0 if blocks else structure.adders,
         "dsp_adder_bits": structure.adder_bits if blocks else 0.0,
         "dsp_adders": structure.adders if blocks else 0.0,
+        "conditional": float(unit.conditional_bits),
         "sums": float(unit.pe * unit.acc_bits),
         "lanes": float(unit.pe * unit.simd),
         "dsps": float(structure.dsps),

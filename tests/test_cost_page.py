@@ -31,7 +31,7 @@ def rows(name: str) -> dict[str, list[str]]:
 
 def counts(cells: list[str]) -> list[int]:
     """Points in each cell."""
-    return [0 if cell == "none" else int(cell.split(",")[0]) for cell in cells]
+    return [0 if cell == "none" else int(cell.split(":")[0]) for cell in cells]
 
 
 FAMILIES_IN_ORDER = sorted(FAMILIES.values(), key=lambda family: family is not ICE40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from amaranth import Cat, Const, Module, Mux, Shape, Signal, Value, signed
@@ -181,6 +182,14 @@ def add(a: Value, b: Value, carry: Value | None) -> Value:
 
 def sums_cost(*, pe: int, simd: int, acc_bits: int, term: TermRange, factor: int = 1) -> Cost:
     """Cells of an `Accumulate`: one LUT4 for each adder bit; what waits for a partner is a bare register."""
+    luts, ffs, adders = _output_cells(simd, acc_bits, term, factor)
+    control = 2 * tree_levels(simd) + 2 + scale_levels(factor)
+    return Cost(luts=pe * luts + CONTROL_LUTS, ffs=pe * ffs + control, adder_bits=pe * luts, adders=pe * adders)
+
+
+@cache
+def _output_cells(simd: int, acc_bits: int, term: TermRange, factor: int) -> tuple[int, int, int]:
+    """Luts, flip-flops and adders of one output's tree and accumulator."""
     inner_bits = max(1, acc_bits - term.zeros)
     luts = ffs = inner_bits
     adders = 1
@@ -201,8 +210,4 @@ def sums_cost(*, pe: int, simd: int, acc_bits: int, term: TermRange, factor: int
             left.append(sum(waiting[pair]) == 2)
             ffs += bits + left[-1]
         counts, waiting = merged, left
-    levels = scale_levels(factor)
-    scaling = scale_luts(factor, inner_bits)
-    luts, adders, ffs = luts + scaling, adders + levels, ffs + scale_ffs(factor, inner_bits)
-    control = 2 * tree_levels(simd) + 2 + levels
-    return Cost(luts=pe * luts + CONTROL_LUTS, ffs=pe * ffs + control, adder_bits=pe * luts, adders=pe * adders)
+    return luts + scale_luts(factor, inner_bits), ffs + scale_ffs(factor, inner_bits), adders + scale_levels(factor)

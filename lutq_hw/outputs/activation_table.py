@@ -20,7 +20,7 @@ from ..network import ActivationTable
 from ..network.tensor import Ints, signed_bits
 from ..output import OutputStage
 from ..sums import Sums
-from .scores import offset_bits, offset_table
+from .scores import offset_bits, offset_table, offset_words
 
 DEEPEST = 2048
 """Most entries of a table: the words of the deepest block RAM of iCE40."""
@@ -85,6 +85,10 @@ class TableLookup(OutputStage):
         return offset_bits(self.offsets), self.rows
 
     @property
+    def contents(self) -> Ints | None:
+        return offset_words(self, self.offsets)
+
+    @property
     def read_by_sum(self) -> tuple[int, int]:
         return (self.step.bits, len(self.words)) if self.memory == "bram" else (0, 1)
 
@@ -101,9 +105,12 @@ class TableLookup(OutputStage):
         index = [logic.input(bit) for bit in range(self.address_bits)]
         bits = range(self.step.bits) if self.memory == "luts" else ()
         tree = logic.luts([logic.tree([word >> bit & 1 for word in self.words], index) for bit in bits])
-        above = self.total_bits > self.step.shift + self.address_bits
-        return {"tree": self.lanes * tree, "clamp": self.lanes * self.address_bits * above,
-                "offset": self.lanes * self.total_bits if self.offsets.any() else 0}
+        above = max(0, self.total_bits - self.step.shift - self.address_bits)
+        # Below the shift only carries are left of the adder.
+        added = self.total_bits - self.step.shift if self.offsets.any() else 0
+        return {"tree": self.lanes * tree, "clamp": self.lanes * self.address_bits * (above > 0), "above": self.lanes * above,
+                "offset": self.lanes * max(0, added),
+                "carries": self.lanes * min(self.step.shift, self.total_bits) * (added > 0)}
 
     def create(self) -> wiring.Component:
         return _TableStage(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from amaranth import Const, Module, Signal, Value, signed
 from amaranth.lib import wiring
 
@@ -18,14 +19,21 @@ def offset_bits(offsets: Ints) -> int:
     return 0 if low == high else signed_bits(low, high)
 
 
+def offset_words(stage: OutputStage, offsets: Ints) -> Ints | None:
+    """``(lanes, rows)`` words of the tables of `offset_table`; None where there is no table."""
+    width = offset_bits(offsets)
+    if width == 0 or stage.rows == 1:
+        return None
+    return np.stack([offsets[lane::stage.lanes] for lane in range(stage.lanes)]) & (1 << width) - 1
+
+
 def offset_table(stage: SerialStage, m: Module, lane: int, offsets: Ints) -> Value:
     """``offsets[o]`` of the channel that ``lane`` works on: a table, or a constant if all are equal."""
-    mine = [int(v) for v in offsets[lane::stage.stage.lanes]]
-    width = offset_bits(offsets)
-    if width == 0 or stage.next_row is None:
-        return Const(mine[0], signed(signed_bits(mine[0], mine[0])))
-    m.submodules[f"table{lane}"] = table = Rom([v & ((1 << width) - 1) for v in mine], width=width,
-                                               style=stage.stage.memory)
+    words = offset_words(stage.stage, offsets)
+    if words is None:
+        mine = int(offsets[lane])
+        return Const(mine, signed(signed_bits(mine, mine)))
+    m.submodules[f"table{lane}"] = table = Rom(words[lane].tolist(), width=offset_bits(offsets), style=stage.stage.memory)
     m.d.comb += [table.addr.eq(stage.next_row), table.en.eq(stage.enable)]
     return table.data.as_signed()
 
@@ -47,6 +55,10 @@ class Scores(OutputStage):
     @property
     def table(self) -> tuple[int, int]:
         return offset_bits(self.sums.bias), self.rows
+
+    @property
+    def contents(self) -> Ints | None:
+        return offset_words(self, self.sums.bias)
 
     def create(self) -> wiring.Component:
         return _ScoreStage(self)

@@ -13,7 +13,7 @@ from ..network import Shift, Thresholds
 from ..network.tensor import Ints, signed_bits
 from ..output import OutputStage
 from ..sums import Sums
-from .scores import offset_bits, offset_table
+from .scores import offset_bits, offset_table, offset_words
 
 
 def even_spacing(step: Thresholds) -> int | None:
@@ -75,6 +75,17 @@ class ShiftSaturate(OutputStage):
     @property
     def table(self) -> tuple[int, int]:
         return offset_bits(self.offsets), self.rows
+
+    @property
+    def contents(self) -> Ints | None:
+        return offset_words(self, self.offsets)
+
+    @property
+    def features(self) -> dict[str, float]:
+        # Below the shift only carries are left of the adder.
+        added = self.total_bits - self.shift if self.offsets.any() else 0
+        return {"offset": self.lanes * max(0, added), "carries": self.lanes * min(self.shift, self.total_bits) * (added > 0),
+                "above": self.lanes * max(0, self.total_bits - self.shift - self.type.bits)}
 
     def create(self) -> wiring.Component:
         return _ShiftStage(self)

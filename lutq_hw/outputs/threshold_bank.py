@@ -15,7 +15,7 @@ from ..network import Thresholds
 from ..network.tensor import Ints, signed_bits
 from ..output import OutputStage
 from ..sums import Sums
-from .scores import offset_bits, offset_table
+from .scores import offset_bits, offset_table, offset_words
 from .thresholds import folded_bounds
 
 OWN = 7
@@ -150,6 +150,10 @@ class ThresholdBank(OutputStage):
         return len(self.varying) * self.word_bits + self.mixed or offset_bits(self.offsets), self.rows
 
     @property
+    def contents(self) -> Ints | None:
+        return None if self.varying or self.mixed else offset_words(self, self.offsets)
+
+    @property
     def lone_carries(self) -> int:
         return self.lanes * len(self.varying) * self.word_bits
 
@@ -160,8 +164,8 @@ class ThresholdBank(OutputStage):
         fixed = [bound + (1 << bits - 1) for t, bound in enumerate(self.bounds[0].tolist()) if t not in self.varying]
         # Zeros that a constant ends in need no comparison.
         chains = [(bits - (bound & -bound).bit_length()) / 3 + 1 for bound in fixed if 0 < bound < 1 << bits]
-        return {"compare": self.lanes * len(self.varying) * self.word_bits, "constant": self.lanes * sum(chains),
-                "offset": self.lanes * self.acc_bits if offset_bits(self.offsets) else 0,
+        return {"carries": self.lanes * len(self.varying) * self.word_bits, "constant": self.lanes * sum(chains),
+                "offset": self.acc_bits * sum(bool(self.offsets[lane::self.lanes].any()) for lane in range(self.lanes)),
                 "columns": luts, "column_ffs": stored, "code": self.lanes * self.bounds.shape[1]}
 
     def create(self) -> wiring.Component:

@@ -76,16 +76,26 @@ class ThresholdSearch(OutputStage):
         """Whether any channel counts downwards."""
         return bool(self.step.descending.any())
 
-    def words(self, lane: int) -> list[int]:
-        """Table of one lane, ``rows * 2**bits`` words."""
-        channels = range(lane, self.sums.outputs, self.lanes)
-        mask = (1 << self.word_bits) - 1
-        flags = [int(self.step.descending[o]) << self.word_bits for o in channels]
-        return [int(-b) & mask | flag for o, flag in zip(channels, flags, strict=True) for b in self.bounds[o]]
+    @property
+    def contents(self) -> Ints:
+        """``(lanes, rows * 2**bits)`` tables of the lanes."""
+        marks = self.step.descending.astype(np.int64) << self.word_bits
+        words = -self.bounds & (1 << self.word_bits) - 1 | marks[:, None]
+        return np.stack([words[lane::self.lanes].reshape(-1) for lane in range(self.lanes)])
 
     @property
     def table(self) -> tuple[int, int]:
         return self.word_bits + self.inverts, self.rows << self.step.bits
+
+    @property
+    def addressed(self) -> Ints:
+        return self.contents[:, 1::2] if self.step.bits == 1 else self.contents
+
+    @property
+    def features(self) -> dict[str, float]:
+        # Compared with a constant, a sum also takes luts.
+        return {"constant": self.lanes * self.acc_bits if self.addressed.shape[1] == 1 else 0,
+                "carries": self.lanes * self.word_bits}
 
     def create(self) -> wiring.Component:
         return _SearchStage(self)
@@ -96,7 +106,7 @@ class _SearchStage(SerialStage):
         s = self.stage
         assert isinstance(s, ThresholdSearch)
         bits = s.step.bits
-        m.submodules[f"table{lane}"] = table = Rom(s.words(lane), width=s.table[0], style=s.memory)
+        m.submodules[f"table{lane}"] = table = Rom(s.contents[lane].tolist(), width=s.table[0], style=s.memory)
         code, found, trial = (Signal(bits, name=f"{name}{lane}") for name in ("code", "found", "trial"))
         excess = Signal(signed(max(s.word_bits, s.acc_bits) + 1), name=f"excess{lane}")
         m.d.comb += [

@@ -50,6 +50,10 @@ class PipelinedSearch(OutputStage):
         return self.search.table
 
     @property
+    def contents(self) -> Ints:
+        return self.search.contents
+
+    @property
     def comparisons(self) -> int:
         """Steps of a search."""
         return self.search.steps
@@ -84,7 +88,7 @@ class PipelinedSearch(OutputStage):
         width = self.lanes * self.acc_bits
         loads = self.pe * self.acc_bits * self.at_once
         return {"held": loads + width if self.pairs and self.slices > 2 else loads, "held_ffs": loads,
-                "steps": 2 * self.comparisons}
+                "steps": 2 * self.comparisons, "carries": self.lanes * self.search.word_bits}
 
     def create(self) -> wiring.Component:
         return _PipelinedStage(self)
@@ -218,7 +222,7 @@ class _PipelinedStage(wiring.Component):
         """Code of the search that ended in the cycle before."""
         s = self.stage
         bits, word_bits = s.comparisons, s.search.word_bits
-        m.submodules[f"table{lane}"] = table = Rom(s.search.words(lane), width=s.table[0], style=s.memory)
+        m.submodules[f"table{lane}"] = table = Rom(s.contents[lane].tolist(), width=s.table[0], style=s.memory)
         # What is known of the codes, without the bit that is compared and those below; the other's last bit is `below`.
         known, other, now = (Signal(bits, name=f"{name}{lane}") for name in ("known", "other", "now"))
         excess = Signal(signed(max(word_bits, s.acc_bits) + 1), name=f"excess{lane}")

@@ -109,6 +109,10 @@ class SoftMultiplier(MacUnit):
         ffs = sum(bits + widths[bit - 1] + bit - 1 for bit in self.registered)
         return Cost(luts=luts + sum(widths[1:]), ffs=ffs, adder_bits=sum(widths[1:]), adders=len(widths) - 1)
 
+    @property
+    def conditional_bits(self) -> int:
+        return self.pe * self.simd * sum(shape.width for shape in self.sums[1:])
+
     def cost(self) -> Cost:
         row = Cost(ffs=sum(self.x_bits - bit for bit in self.registered))
         return array_cost(self, self.term, lane=self.lane_cost(), row=row) + Cost(ffs=2 * len(self.registered))
