@@ -191,7 +191,7 @@ def rom_logic(words: Ints, width: int, lut_inputs: int = 4) -> tuple[int, int]:
     places = np.uint64(1) << np.arange(chunk, dtype=np.uint64)
     functions = (bits.reshape(len(words), width, -1, chunk) * places).sum(axis=-1, dtype=np.uint64)
     found, nodes = np.unique(functions, return_inverse=True)
-    nodes = nodes.reshape(functions.shape)
+    nodes: np.ndarray = nodes.reshape(functions.shape)
     full = int(places.sum())
     free = {0, full}
     for bit in range(lut_inputs):
