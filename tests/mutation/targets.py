@@ -32,7 +32,8 @@ from lutq_hw.gateware.argmax import ArgmaxStage
 from lutq_hw.gateware.gearbox import Collector, Splitter
 from lutq_hw.gateware.skid import SkidBuffer
 from lutq_hw.mac import MacUnit
-from lutq_hw.network import Codebook
+from lutq_hw.network import Codebook, TensorType, Thresholds
+from lutq_hw.network.tensor import signed_bits
 from lutq_hw.output import OutputStage
 from lutq_hw.outputs import OUTPUTS
 from lutq_hw.timing import ArgmaxTimer, CollectTimer, SplitTimer, output_timer
@@ -145,6 +146,14 @@ def unit_run(unit: MacUnit, seed: int, folds: Sequence[int]) -> Run:
                legal, unit.startup + unit.gap)
 
 
+SPECIAL: dict[str, list[tuple[Any, int, bool, int, int]]] = {
+    "add-subtract": [(codebook((-1, 1)), 1, False, 2, 4), (codebook((-1, 1)), 4, True, 2, 3)],
+    "shared-products": [(codebook(table=[[0, 3, -1], [2, -2, 1], [1, 1, 0], [-3, 0, 2]]), 2, False, 2, 2)],
+    "signed-digits": [(codebook((-2, 0, 1, 4)), 3, False, 1, 2)],
+}
+"""Units for which there are gates of their own that the dictionaries drawn may all miss; ``pe`` and ``simd`` come last."""
+
+
 def unit_checks(name: str) -> list[Check]:
     """Dictionaries and tables of all kinds that the unit takes, in small arrays of many shapes."""
     rng = random.Random(name)
@@ -166,17 +175,38 @@ def unit_checks(name: str) -> list[Check]:
         unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits, spread=spread,
                     offset=number % 2 == 1)
         checks.append(unit_run(unit, number, (2, 1, 1, 3, 1, 4, 1, 1, 2, 1, 5, 1, 2)))
-    return checks + [layer_check(name, *kind, seed) for seed, kind in enumerate(kinds[:0 if UNITS[name].any_length else 4])]
+    for seed, (book, x_bits, x_signed, pe, simd) in enumerate(SPECIAL.get(name, ())):
+        unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=9)
+        checks.append(unit_run(unit, seed, (2, 1, 1, 3, 1, 4)))
+    if name == "subgroup-scale":
+        checks += [scaled_check(scales, seed) for seed, scales in enumerate(([3, 5, 2], [7], [4, 12]))]
+    checks += [layer_check(name, *kind, seed) for seed, kind in enumerate(kinds[:0 if UNITS[name].any_length else 4])]
+    # What a unit does for those that are made of it.
+    heirs = [heir for heir, unit in UNITS.items() if heir != name and issubclass(unit, UNITS[name])]
+    return checks + [check for heir in heirs for check in unit_checks(heir)[-2:]]
+
+
+def scaled_check(scales: Sequence[int], seed: int) -> Check:
+    """A unit that knows a layer of several subgroups, each two words long."""
+    terms = 4 * len(scales)
+    ends = np.repeat([[2], [0]], terms, axis=1)  # largest and smallest sums: no other weights need more bits
+    book = Codebook(ends, dictionary=np.outer(scales, [-1, 0, 1]), subgroups=np.repeat(np.arange(len(scales)), 4))
+    x = TensorType((terms,), 2, signed=bool(seed % 2))
+    low, high = book.sum_range(x)
+    unit = UNITS["subgroup-scale"].for_layer(book, x, pe=2, simd=2, order=np.arange(terms).reshape(-1, 2),
+                                             acc_bits=signed_bits(min(0, low.min()), max(0, high.max())))
+    return unit_run(unit, seed, [terms // 2] * 5)
 
 
 def layer_check(name: str, book: Codebook, x_bits: int, x_signed: bool, seed: int) -> Check:
     """A unit that knows the layer: its dot products are as long as those must be that need no more than the shortest gap."""
     # So narrow that nothing has bits to spare, which a change could add to and no proof find useless.
-    alone = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=1, simd=2, acc_bits=6)
+    simd = 2 + seed % 2
+    alone = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=1, simd=simd, acc_bits=6)
     fold = 1 + alone.gap
     # Outputs that have one entry only make room for the sums of any others.
-    weights = Codebook(np.repeat(np.arange(book.entries)[:, None], 2 * fold, axis=1), dictionary=book.dictionary)
-    unit = replace(alone, codebook=UNITS[name].view(weights), order=np.arange(2 * fold).reshape(fold, 2))
+    weights = Codebook(np.repeat(np.arange(book.entries)[:, None], simd * fold, axis=1), dictionary=book.dictionary)
+    unit = replace(alone, codebook=UNITS[name].view(weights), order=np.arange(simd * fold).reshape(fold, simd))
     return unit_run(unit, seed, [fold] * 6)
 
 
@@ -186,8 +216,10 @@ def stage_checks(name: str) -> list[Check]:
     for seed in range(12):
         rng = np.random.default_rng([seed, 77])
         stage = random_stage(rng, name)
-        while seed % 3 == 2 and not biased(stage):
+        while (seed % 3 == 2 and not biased(stage)) or (seed % 4 == 3 and name != "scores" and not stage.type.signed):
             stage = random_stage(rng, name)
+        if name == "shift" and seed % 4 > 1 and stage.type.bits > 1:
+            stage = replace(stage, sums=replace(stage.sums, step=evenly_spaced(rng, stage)))
         low, high = stage.sum_range
         sums = rng.integers(low, high + 1, (4 * stage.sums.outputs // stage.pe, stage.pe))
         sums[0], sums[-1] = low, high
@@ -200,6 +232,12 @@ def stage_checks(name: str) -> list[Check]:
         checks.append(Run(lambda stage=stage: replace(stage).create(), functools.partial(output_timer, stage), words,
                           stage_words(stage, sums), seed, functools.partial(in_range, stage)))
     return checks
+
+
+def evenly_spaced(rng: np.random.Generator, stage: OutputStage) -> Thresholds:
+    """Thresholds that a shift counts as well."""
+    first, bits = rng.integers(-20, 9, (stage.sums.outputs, 1)), stage.type.bits
+    return Thresholds(first + 4 * np.arange((1 << bits) - 1), bits, stage.type.signed)
 
 
 def biased(stage: OutputStage) -> bool:
