@@ -16,6 +16,9 @@ from lutq_hw.gateware.skid import SkidBuffer
 EFFECTIVE = 10
 """Mutants of each target whose hardware works otherwise."""
 
+SHORT = 40
+"""Changes that a file has at most of which fewer than `EFFECTIVE` work otherwise."""
+
 TARGETS = targets()
 
 
@@ -80,5 +83,5 @@ def test_every_mutant_is_seen(name: str):
         if effective == EFFECTIVE:
             break
     assert [fate for fate in fates if fate.verdict == SURVIVED] == []
-    assert effective == EFFECTIVE
-
+    # A few files are so short that every change was tried before ten worked otherwise.
+    assert effective == EFFECTIVE or len(fates) == len(campaign.mutants) <= SHORT

@@ -7,6 +7,7 @@ an engine is built.
 
 from __future__ import annotations
 
+import copy
 import functools
 import random
 import sys
@@ -141,8 +142,10 @@ def unit_run(unit: MacUnit, seed: int, folds: Sequence[int]) -> Run:
         indices = [Mux(index < unit.codebook.entries, index, 0)[:unit.index_bits] for index in word.index]
         return Cat(word.x.as_value(), *indices, word.last)
 
-    # A copy for every build: what a unit has worked out once it remembers, and the change would not show.
-    return Run(lambda: component(replace(unit)), lambda: UnitTimer(unit, lasts), words, results, seed,
+    # A copy for every build: what a unit has worked out once it remembers, and the change would not show. Its timing is what
+    # the unit promises without the change.
+    timer = UnitTimer(unit, lasts)
+    return Run(lambda: component(replace(unit)), lambda: copy.copy(timer), words, results, seed,
                legal, unit.startup + unit.gap)
 
 
