@@ -65,7 +65,7 @@ class Run:
         async def bench(ctx: Any) -> None:
             await self.part(ctx, dut, rng, idle, stall, limit=self.warm + rng.randrange(3, 30))
             ctx.set(reset, 1)
-            ctx.set(dut.i.valid, 0)
+            ctx.set(dut.i.valid, rng.getrandbits(1))  # whoever offers may be reset as late as this
             await ctx.tick()
             ctx.set(reset, 0)
             await self.part(ctx, dut, rng, idle, stall, limit=None)
