@@ -78,7 +78,11 @@ class ThresholdSearch(OutputStage):
 
     @property
     def contents(self) -> Ints:
-        """``(lanes, rows * 2**bits)`` tables of the lanes."""
+        return self._tables
+
+    @cached_property
+    def _tables(self) -> Ints:
+        """``(lanes, rows * 2**bits)`` tables of the lanes: each asks for its own."""
         marks = self.step.descending.astype(np.int64) << self.word_bits
         words = -self.bounds & (1 << self.word_bits) - 1 | marks[:, None]
         return np.stack([words[lane::self.lanes].reshape(-1) for lane in range(self.lanes)])
