@@ -35,6 +35,12 @@ def test_operators_change_one_thing_each():
                      "< becomes >=", "3 becomes 4", "3 becomes 2", "slice to n - 1", "~a becomes a"]
 
 
+def test_changes_that_read_alike_have_names_of_their_own():
+    found = [mutant.name for mutant in mutants("def f(a):\n    return a + 1, a - 1\n")]
+    assert found == ["2: + becomes -", "2: 1 becomes 2", "2: 1 becomes 0", "2: - becomes +", "2: 1 becomes 2 (2)",
+                     "2: 1 becomes 0 (2)"]
+
+
 def test_what_a_register_need_not_do_is_no_fault():
     assert not list(mutants("def f():\n    Signal(reset_less=True, name='a1')\n"))
     assert [mutant.what for mutant in mutants("def f():\n    Signal(reset_less=False)\n")] == ["reset dropped"]

@@ -20,7 +20,7 @@ from amaranth.back import rtlil
 
 from .operators import Mutant, mutants
 from .proof import equivalent
-from .swap import swapped
+from .swap import clear_caches, swapped
 from .targets import Check, Target
 
 CPU_SECONDS = 20
@@ -67,14 +67,18 @@ def hardware(check: Check) -> str:
 
 
 def reached(target: Target, checks: Sequence[Check]) -> tuple[set[int], dict[int, str]]:
-    """Lines of the target's file that run while the checks' hardware is built, and that hardware by ``id`` of the check."""
+    """Lines of the target's file that run while the checks' hardware is built, and that hardware by ``id`` of the check.
+
+    Checks that need no such line are left out.
+    """
     file = str(target.module.__file__)
     lines: set[int] = set()
     built: dict[int, str] = {}
+    needed: set[int] = set()
 
     def local(frame: Any, event: str, _: Any) -> Any:
         if event == "line":
-            lines.add(frame.f_lineno)
+            needed.add(frame.f_lineno)
         return local
 
     def trace(frame: Any, event: str, _: Any) -> Any:
@@ -82,11 +86,16 @@ def reached(target: Target, checks: Sequence[Check]) -> tuple[set[int], dict[int
 
     before = sys.gettrace()
     for check in checks:
+        needed.clear()
+        clear_caches(target.module)
         sys.settrace(trace)
         try:
-            built[id(check)] = hardware(check)
+            design = hardware(check)
         finally:
             sys.settrace(before)
+        if needed:
+            built[id(check)] = design
+            lines |= needed
     return lines, built
 
 
@@ -104,8 +113,9 @@ class Campaign:
     def __init__(self, target: Target, known: dict[str, Fate] | None = None):
         self.target, self.known = target, known or {}
         self.source = Path(str(target.module.__file__)).read_text()
-        self.checks = list(target.checks())
-        self.lines, self.right = reached(target, self.checks)
+        checks = target.checks()
+        self.lines, self.right = reached(target, checks)
+        self.checks = [check for check in checks if id(check) in self.right]
         every = list(mutants(self.source))
         functions = {mutant.function for mutant in every if mutant.statement in self.lines}
         self.mutants = [mutant for mutant in every if mutant.statement in self.lines]

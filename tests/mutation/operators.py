@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -55,12 +56,16 @@ class Mutant:
 
 
 def mutants(source: str) -> Iterator[Mutant]:
-    """Every change of the functions in ``source``, in order of their lines."""
+    """Every change of the functions in ``source``, in order of their lines; what reads alike in one line is numbered."""
     tree = ast.parse(source)
+    seen: Counter[tuple[int, str]] = Counter()
     for path, function in functions(tree):
         for node, statement in _nodes(function):
+            line = getattr(node, "lineno", statement)
             for what, change in changes(node):
-                yield Mutant(path, getattr(node, "lineno", statement), statement, what, _changed(tree, node, change))
+                seen[line, what] += 1
+                name = f"{what} ({seen[line, what]})" if seen[line, what] > 1 else what
+                yield Mutant(path, line, statement, name, _changed(tree, node, change))
 
 
 def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:

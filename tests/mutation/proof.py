@@ -19,6 +19,7 @@ from amaranth.lib.wiring import In, Out
 
 from lutq_hw.tools.runner import Runner
 
+from .drive import streams
 from .operators import Mutant
 from .swap import swapped
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 SECONDS = 180
 """Limit of the solver."""
 
-SOLVE = ("write_blif,any.blif;read_aiger,miter.aig;fold;scorr;"
+SOLVE = ("write_blif,any.blif;read_aiger,miter.aig;fold;scorr;scorr,-F,2;scorr,-F,4;scorr,-F,8;"
          f"pdr,-T,{SECONDS},-d,-I,proof.pla;write_aiger,left.aig;read_blif,any.blif")
 SCRIPT = f"""
 read_rtlil gold.il
@@ -56,9 +57,10 @@ design -reset
 read_rtlil any.il
 abc -script +{SOLVE}
 """
-"""ABC finds registers and signals of the two designs that are equal, by induction (scorr), and proves what is left by
-property-directed reachability (pdr). What it prints is lost in YoWASP, so that its files say how it went; it is made for
-logic, and needs some of it (``any``) to begin and to end with."""
+"""ABC finds registers and signals of the two designs that are equal, by induction over one cycle, two, four and eight
+(scorr), and proves what is left by property-directed reachability (pdr). Memories need more than one cycle: a word of the one
+is that of the other because both were written alike, which they were because of what was read before. What ABC prints is
+lost in YoWASP, so that its files say how it went; it is made for logic, and needs some (``any``) to begin and end with."""
 
 ANY = """
 module \\any
@@ -79,20 +81,28 @@ class Observed(wiring.Component):
 
     def __init__(self, dut: Any, legal: Any):
         self.dut, self.legal = dut, legal
-        super().__init__({"offer": In(1), "data": In(len(Value.cast(dut.i.payload))), "take": In(1), "ready": Out(1),
-                          "valid": Out(1), "result": Out(len(Value.cast(dut.o.payload)))})
+        members: dict[str, wiring.Member] = {}
+        for n, i in enumerate(streams(dut, "i")):
+            members |= {f"offer{n}": In(1), f"data{n}": In(len(Value.cast(i.payload))), f"ready{n}": Out(1)}
+        for n, o in enumerate(streams(dut, "o")):
+            members |= {f"take{n}": In(1), f"valid{n}": Out(1), f"result{n}": Out(len(Value.cast(o.payload)))}
+        super().__init__(members)
 
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.dut = dut = self.dut
-        waits, saved = Signal(), Signal(len(self.data))
-        payload = Mux(waits, saved, self.legal(self.data) if self.legal else self.data)
-        m.d.comb += [
-            dut.i.valid.eq(waits | self.offer), Value.cast(dut.i.payload).eq(payload), dut.o.ready.eq(self.take),
-            self.ready.eq(dut.i.ready), self.valid.eq(dut.o.valid),
-            self.result.eq(Mux(dut.o.valid, Value.cast(dut.o.payload).as_unsigned(), 0)),
-        ]
-        m.d.sync += [waits.eq(dut.i.valid & ~dut.i.ready), saved.eq(payload)]
+        for n, i in enumerate(streams(dut, "i")):
+            data = getattr(self, f"data{n}")
+            waits, saved = Signal(name=f"waits{n}"), Signal(len(data), name=f"saved{n}")
+            if self.legal:
+                data = self.legal(m, data, i.valid & i.ready)
+            payload = Mux(waits, saved, data)
+            m.d.comb += [i.valid.eq(waits | getattr(self, f"offer{n}")), Value.cast(i.payload).eq(payload),
+                         getattr(self, f"ready{n}").eq(i.ready)]
+            m.d.sync += [waits.eq(i.valid & ~i.ready), saved.eq(payload)]
+        for n, o in enumerate(streams(dut, "o")):
+            m.d.comb += [o.ready.eq(getattr(self, f"take{n}")), getattr(self, f"valid{n}").eq(o.valid),
+                         getattr(self, f"result{n}").eq(Mux(o.valid, Value.cast(o.payload).as_unsigned(), 0))]
         return m
 
 

@@ -19,9 +19,9 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
-from amaranth import Cat, Mux, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
-from random_cases import Drawn, draw
+from random_cases import Drawn
 from sim_cases import amaranth_verdict
 from spaced import component
 from test_outputs import expected as stage_words
@@ -37,10 +37,13 @@ from lutq_hw.network import Codebook, TensorType, Thresholds
 from lutq_hw.network.tensor import signed_bits
 from lutq_hw.output import OutputStage
 from lutq_hw.outputs import OUTPUTS
+from lutq_hw.sums import Sums
 from lutq_hw.timing import ArgmaxTimer, CollectTimer, SplitTimer, output_timer
 from lutq_hw.units import UNITS
 
-from .drive import Run, Wrong
+from .drive import PipelineTimer, Run, Wrong
+from .memories import fifo_checks, ram_checks, rom_checks
+from .stages import cheapest, drawn_networks, engine_runs
 
 
 class Check(Protocol):
@@ -70,28 +73,6 @@ class Target:
     name: str
     module: ModuleType
     checks: Callable[[], Sequence[Check]] = field(repr=False)
-
-
-class UnitTimer:
-    """The rule of `MacUnit`: one pipeline of ``latency`` registers, a startup and gaps in which nothing is taken."""
-
-    def __init__(self, unit: MacUnit, lasts: Sequence[bool]):
-        self.pipe, self.lasts, self.next = [False] * unit.latency, lasts, 0
-        self.gap, self.rest = unit.gap, unit.startup + unit.gap
-
-    @property
-    def valid(self) -> bool:
-        return self.pipe[-1]
-
-    def ready(self, o_ready: bool) -> bool:
-        return (o_ready or not self.valid) and not self.rest
-
-    def step(self, i_valid: bool, o_ready: bool) -> None:
-        if o_ready or not self.valid:
-            taken = i_valid and not self.rest
-            self.pipe = [taken and self.lasts[self.next], *self.pipe[:-1]]
-            self.rest = self.gap if self.pipe[0] else max(0, self.rest - 1)
-            self.next += taken
 
 
 def word_bits(unit: MacUnit, x: np.ndarray, index: np.ndarray, *, last: bool) -> int:
@@ -137,15 +118,21 @@ def unit_run(unit: MacUnit, seed: int, folds: Sequence[int]) -> Run:
             lasts.append(t == fold - 1)
             words.append(word_bits(unit, x[t], index[t], last=lasts[-1]))
 
-    def legal(payload: Value) -> Value:
+    def legal(m: Module, payload: Value, taken: Value) -> Value:
         word = unit.input_layout(payload)
         indices = [Mux(index < unit.codebook.entries, index, 0)[:unit.index_bits] for index in word.index]
-        return Cat(word.x.as_value(), *indices, word.last)
+        last: Value = word.last
+        if unit.order is not None:  # all dot products have the layer's length
+            place = Signal(range(len(unit.order)))
+            last = place == len(unit.order) - 1
+            with m.If(taken):
+                m.d.sync += place.eq(Mux(last, 0, place + 1))
+        return Cat(word.x.as_value(), *indices, last)
 
     # A copy for every build: what a unit has worked out once it remembers, and the change would not show. Its timing is what
     # the unit promises without the change.
-    timer = UnitTimer(unit, lasts)
-    return Run(lambda: component(replace(unit)), lambda: copy.copy(timer), words, results, seed,
+    timer = PipelineTimer(unit.latency, lasts, unit.gap, unit.startup)
+    return Run(lambda: component(replace(unit)), lambda: copy.copy(timer), [words], [results], seed,
                legal, unit.startup + unit.gap)
 
 
@@ -216,9 +203,9 @@ def layer_check(name: str, book: Codebook, x_bits: int, x_signed: bool, seed: in
 def stage_checks(name: str) -> list[Check]:
     """Random stages as in test_outputs.py, sums at the ends of their range and around the thresholds."""
     checks: list[Check] = []
-    for seed in range(12):
+    for seed in range(12 + name.startswith("threshold")):
         rng = np.random.default_rng([seed, 77])
-        stage = random_stage(rng, name)
+        stage = random_stage(rng, name) if seed < 12 else full_stage(name)
         while (seed % 3 == 2 and not biased(stage)) or (seed % 4 == 3 and name != "scores" and not stage.type.signed):
             stage = random_stage(rng, name)
         if name == "shift" and seed % 4 > 1 and stage.type.bits > 1:
@@ -233,8 +220,8 @@ def stage_checks(name: str) -> list[Check]:
             sums[1:-1] = np.where(rng.random(sums.shape) < 0.6, np.clip(near, low, high), sums)[1:-1]
         words = [packed(word, stage.acc_bits) for word in sums.tolist()]
         timer = output_timer(stage)  # what the stage promises without the change
-        checks.append(Run(lambda stage=stage: replace(stage).create(), functools.partial(copy.copy, timer), words,
-                          stage_words(stage, sums), seed, functools.partial(in_range, stage)))
+        checks.append(Run(lambda stage=stage: replace(stage).create(), functools.partial(copy.copy, timer), [words],
+                          [stage_words(stage, sums)], seed, functools.partial(in_range, stage)))
     return checks
 
 
@@ -244,6 +231,13 @@ def evenly_spaced(rng: np.random.Generator, stage: OutputStage) -> Thresholds:
     return Thresholds(first + 4 * np.arange((1 << bits) - 1), bits, stage.type.signed)
 
 
+def full_stage(name: str) -> OutputStage:
+    """Sums that need all that their bits can hold, and thresholds that none or all of them reach."""
+    step = Thresholds(np.tile([-20, 0, 9], (2, 1)), 2)
+    sums = Sums("full", np.full(2, -8), np.full(2, 7), np.zeros(2, int), step, TensorType((2,), 2))
+    return OUTPUTS[name](sums=sums, pe=2, lanes=1, memory="luts")
+
+
 def biased(stage: OutputStage) -> bool:
     """Whether channels differ by their bias only, which some stages add and others fold into their tables."""
     values = getattr(stage.sums.step, "values", None)
@@ -251,7 +245,7 @@ def biased(stage: OutputStage) -> bool:
     return alike and int(np.ptp(stage.sums.bias)) > 2
 
 
-def in_range(stage: OutputStage, payload: Value) -> Value:
+def in_range(stage: OutputStage, m: Module, payload: Value, taken: Value) -> Value:
     """Sums that the layer can have."""
     low, high = stage.sum_range
     sums = [payload.word_select(n, stage.acc_bits).as_signed() for n in range(stage.pe)]
@@ -259,7 +253,7 @@ def in_range(stage: OutputStage, payload: Value) -> Value:
 
 
 def skid_checks() -> list[Check]:
-    return [Run(lambda: SkidBuffer(5), QueueTimer, words, words, seed) for seed in range(4)
+    return [Run(lambda: SkidBuffer(5), QueueTimer, [words], [words], seed) for seed in range(4)
             for words in [np.random.default_rng(seed).integers(0, 32, 20).tolist()]]
 
 
@@ -268,10 +262,10 @@ def gearbox_checks() -> list[Check]:
     for seed, (width, count) in enumerate([(3, 2), (2, 3), (1, 5), (4, 2), (3, 4), (2, 2), (5, 3), (1, 3)]):
         pieces = np.random.default_rng(seed).integers(0, 1 << width, 8 * count).tolist()
         wholes = [packed(pieces[n:n + count], width) for n in range(0, len(pieces), count)]
-        checks.append(Run(functools.partial(Collector, width, count), functools.partial(CollectTimer, count), pieces, wholes,
-                          seed))
-        checks.append(Run(functools.partial(Splitter, width, count), functools.partial(SplitTimer, count), wholes, pieces,
-                          seed))
+        checks.append(Run(functools.partial(Collector, width, count), functools.partial(CollectTimer, count), [pieces],
+                          [wholes], seed))
+        checks.append(Run(functools.partial(Splitter, width, count), functools.partial(SplitTimer, count), [wholes],
+                          [pieces], seed))
     return checks
 
 
@@ -284,8 +278,8 @@ def argmax_checks() -> list[Check]:
         make_stage = functools.partial(ArgmaxStage, bits=bits, is_signed=signed, lanes=lanes, words=words,
                                        index_bits=max(1, (words * lanes - 1).bit_length()))
         checks.append(Run(make_stage, functools.partial(ArgmaxTimer, words),
-                          [packed(word, bits) for word in frames.reshape(-1, lanes)],
-                          frames.reshape(10, -1).argmax(axis=1).tolist(), seed))
+                          [[packed(word, bits) for word in frames.reshape(-1, lanes)]],
+                          [frames.reshape(10, -1).argmax(axis=1).tolist()], seed))
     return checks
 
 
@@ -306,21 +300,11 @@ class NetworkCheck:
 
 
 @functools.cache
-def networks(count: int = 24, seeds: int = 150) -> tuple[NetworkCheck, ...]:
-    """Small random networks that reach everything: each next one is the cheapest with the most that is new."""
-    pool = {seed: draw(seed) for seed in range(seeds)}
-    about = {seed: set(drawn.features()) for seed, drawn in pool.items()}
-    price = {seed: 200 + drawn.case.cycles + 10 * sum(getattr(p, "pe", 1) * getattr(p, "simd", 1) for p in drawn.plan.layers)
-             for seed, drawn in pool.items()}
-    seen: dict[str, int] = {}
-    chosen = []
-    while len(chosen) < count:
-        worth = {seed: sum(1 / (1 + seen.get(f, 0)) ** 2 for f in about[seed]) / price[seed] for seed in pool}
-        best = max(worth, key=lambda seed: worth[seed])
-        chosen.append(NetworkCheck(pool.pop(best)))
-        for feature in about[best]:
-            seen[feature] = seen.get(feature, 0) + 1
-    return tuple(chosen)
+def networks(count: int = 24) -> tuple[NetworkCheck, ...]:
+    """Small random networks that reach everything."""
+    pool = [(NetworkCheck(drawn), set(drawn.features()), 200 + drawn.case.cycles + 10 * sum(
+        getattr(p, "pe", 1) * getattr(p, "simd", 1) for p in drawn.plan.layers)) for drawn in drawn_networks()]
+    return tuple(cheapest(pool, count))
 
 
 LANE_PARTS = ("lanes", "shifter")
@@ -353,12 +337,14 @@ def targets() -> dict[str, Target]:
     found |= {f"output {name}": Target(f"output {name}", sys.modules[stage.__module__], functools.partial(stage_checks, name))
               for name, stage in OUTPUTS.items()}
     own: dict[str, Callable[[], Sequence[Check]]] = {
-        "skid": skid_checks, "gearbox": gearbox_checks, "argmax": argmax_checks,
+        "skid": skid_checks, "gearbox": gearbox_checks, "argmax": argmax_checks, "fifo": fifo_checks,
+        "ram": ram_checks, "rom": rom_checks,
         "serial": lambda: interleaved([stage_checks(name) for name in OUTPUTS]),
     }
-    own |= dict.fromkeys(("mac_array", "accumulate", *LANE_PARTS),
+    own |= dict.fromkeys(("mac_array", "accumulate", "weighted_sum", *LANE_PARTS),
                          lambda: interleaved([unit_checks(name) for name in UNITS]))
-    return found | {f"part {name}": Target(f"part {name}", module, own.get(name, networks))
+    own["accelerator"] = networks
+    return found | {f"part {name}": Target(f"part {name}", module, own.get(name, engine_runs))
                     for name, module in parts().items()}
 
 

@@ -1,0 +1,126 @@
+# amaranth: UnusedElaboratable=no
+"""The engines of random networks, each alone: small enough for proofs, and with pauses that a network would not make.
+
+What golden puts on an engine's streams goes in and must come out, when the cycle model says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from random_cases import Drawn, draw
+
+from lutq_hw.gateware.accelerator import component
+from lutq_hw.geometry import WindowGeometry
+from lutq_hw.joins import AveragePool, Fifo, Fork, Join, Requantizer
+from lutq_hw.network import TensorType
+from lutq_hw.pipeline import Layer, Pool, Stage, TopK, pipeline
+from lutq_hw.timing import timer
+
+from .drive import Run
+
+T = TypeVar("T")
+
+COUNTS: dict[type, int] = {Layer: 40, Pool: 10, AveragePool: 8}
+"""Engines of a kind, where they are not six."""
+
+WORDS = 16
+"""That pass through an engine at least."""
+
+
+@functools.cache
+def drawn_networks(count: int = 150) -> tuple[Drawn, ...]:
+    """Small random networks."""
+    return tuple(draw(seed) for seed in range(count))
+
+
+def cheapest(pool: Sequence[tuple[T, set[str], float]], count: int) -> list[T]:
+    """``count`` of what has features and a price: each next one is the cheapest with the most that is new."""
+    left, chosen = list(pool), []
+    seen: dict[str, int] = {}
+    while left and len(chosen) < count:
+        best = max(left, key=lambda entry: sum(1 / (1 + seen.get(f, 0)) ** 2 for f in entry[1]) / entry[2])
+        left.remove(best)
+        chosen.append(best[0])
+        for feature in best[1]:
+            seen[feature] = seen.get(feature, 0) + 1
+    return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """A stage of a random network, and the words that pass through it."""
+
+    stage: Stage
+    words: Sequence[Sequence[int]]
+    results: Sequence[Sequence[int]]
+
+    def features(self) -> Iterator[str]:
+        """What is special about it."""
+        stage = self.stage
+        kind = type(stage).__name__
+        match stage:
+            case Layer():
+                about = [stage.plan.unit, stage.plan.output, stage.plan.terms, stage.plan.index_memory,
+                         f"spread {stage.plan.spread > 1}", f"lanes {stage.plan.output_lanes < stage.plan.pe}"]
+                about += [*windows(stage.window), *codes(stage.x)]
+            case Pool() | AveragePool():
+                about = [*windows(stage.window), *codes(stage.input.type), f"lanes {stage.input.lanes > 1}"]
+            case Fifo():
+                about = [stage.memory, f"depth {min(stage.depth, 5)}"]
+            case Fork():
+                about = [f"{stage.count}", f"width {stage.input.width}"]
+            case Join():
+                about = [f"{len(stage.types)}", f"shifts {any(stage.node.shifts)}", *codes(stage.types[0])]
+            case Requantizer() | TopK():
+                about = [*codes(stage.input.type), stage.output.lanes]
+            case _:
+                about = [f"{stage.input.lanes} {stage.output.lanes}"]
+        yield from (f"{kind} {feature}" for feature in about)
+
+    @property
+    def price(self) -> float:
+        """About how long a simulation takes."""
+        lanes = self.stage.lanes if isinstance(self.stage, Layer) else self.stage.input.lanes
+        return 100 + sum(map(len, self.words)) + sum(map(len, self.results)) + 10 * lanes
+
+    def run(self, seed: int) -> Run:
+        """A simulation of it; ``seed`` is that of the pauses."""
+        stage, promised = self.stage, timer(self.stage)  # what it promises without the change
+        # A copy for every build: what a layer has worked out once it remembers, and the change would not show.
+        return Run(lambda: component(replace(stage)), lambda: copy.deepcopy(promised), self.words, self.results, seed,
+                   warm=seed * 17 % 97)
+
+
+def windows(g: WindowGeometry) -> Iterator[str]:
+    """What is special about the reading of windows."""
+    for axis in range(2):
+        yield from (f"{name}{axis} {min(2, getattr(g, name)[axis])}" for name in ("kernel", "stride", "padding", "out_shape"))
+    yield from (f"{name} {getattr(g, name) > 1}" for name in ("channels", "rows", "groups", "repeat", "group_words"))
+    yield f"gap {g.gap > 0}"
+    yield f"buffer {min(5, g.buffer_rows)}"
+
+
+def codes(x: TensorType) -> Iterator[str]:
+    """What is special about activations."""
+    yield f"bits {min(3, x.bits)}"
+    yield f"signed {x.signed}"
+
+
+@functools.cache
+def engine_runs() -> tuple[Run, ...]:
+    """Engines of all kinds, with all that is special about each."""
+    pools: dict[type, list[tuple[Engine, set[str], float]]] = {}
+    for drawn in drawn_networks():
+        parts, probes = pipeline(drawn.network, drawn.plan), drawn.case.probes
+        for stage, inputs, outputs in zip(parts.stages, parts.inputs, parts.outputs, strict=True):
+            words, results = ([probes[n].words for n in numbers] for numbers in (inputs, outputs))
+            again = -(-WORDS // max(map(len, words + results)))  # frames may come again
+            engine = Engine(stage, [[*w] * again for w in words], [[*r] * again for r in results])
+            pools.setdefault(type(stage), []).append((engine, set(engine.features()), engine.price))
+    chosen = [engine for kind, pool in pools.items() for engine in cheapest(pool, COUNTS.get(kind, 6))]
+    return tuple(engine.run(seed) for seed, engine in enumerate(chosen))
