@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from typing import Any
+from operator import mul
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,8 +63,7 @@ ROW_LEVELS = 3
 """Luts behind the memory of several rows."""
 
 
-@dataclass(frozen=True)
-class Period:
+class Period(NamedTuple):
     """The shortest clock period of a part."""
 
     ns: float
@@ -106,12 +106,13 @@ def delays(family: Family) -> dict[str, Any]:
 
 def path_ns(path: Path, shared: Mapping[str, float]) -> float:
     """Delay of one path."""
-    return shared["base"] + sum(shared[name] * value for name, value in zip(DELAYS, path, strict=False))
+    return shared["base"] + sum(map(mul, [shared[name] for name in DELAYS], path))
 
 
 def slowest_ns(paths: Sequence[Path], shared: Mapping[str, float]) -> float:
     """Delay of the slowest path."""
-    return max(path_ns(path, shared) for path in paths)
+    weights = [shared[name] for name in DELAYS]
+    return shared["base"] + max(sum(map(mul, weights, path)) for path in paths)
 
 
 def unit_paths(unit: MacUnit) -> list[Path]:

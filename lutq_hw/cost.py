@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from .families import ICE40
 from .family import RESOURCES, Family
@@ -12,9 +12,11 @@ LONELY_FFS = 0.35
 behind another flip-flop, or behind a lut that also feeds something else. ``docs/tools.md`` has the figures."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Cells of one family: ``luts`` and ``ffs`` may be fitted (hence float), block counts are exact."""
+class Cost(NamedTuple):
+    """Cells of one family: ``luts`` and ``ffs`` may be fitted (hence float), block counts are exact.
+
+    A tuple only because a planner makes a million of them: ``+`` and ``*`` are those of amounts.
+    """
 
     luts: float = 0.0
     ffs: float = 0.0
@@ -31,8 +33,7 @@ class Cost:
     lone_carries: float = 0.0
     """Cells beyond ``luts`` that hold only a carry: of comparisons, of which nothing but the sign is used (iCE40)."""
 
-    def __add__(self, other: Cost) -> Cost:
-        # Written out: a planner adds a hundred thousand of them.
+    def __add__(self, other: Cost) -> Cost:  # pyright: ignore[reportIncompatibleMethodOverride]
         return Cost(self.luts + other.luts, self.ffs + other.ffs, self.brams + other.brams, self.sprams + other.sprams,
                     self.dsps + other.dsps, self.adder_bits + other.adder_bits, self.adders + other.adders,
                     self.lone_carries + other.lone_carries)
@@ -40,8 +41,9 @@ class Cost:
     def __sub__(self, other: Cost) -> Cost:
         return self + other * -1
 
-    def __mul__(self, count: int) -> Cost:
-        return Cost(*(getattr(self, f.name) * count for f in fields(self)))
+    def __mul__(self, count: int) -> Cost:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Cost(self.luts * count, self.ffs * count, self.brams * count, self.sprams * count, self.dsps * count,
+                    self.adder_bits * count, self.adders * count, self.lone_carries * count)
 
     @property
     def cells(self) -> float:

@@ -164,7 +164,7 @@ def output_cost(s: OutputStage, family: Family = ICE40) -> Cost:
     brams = bram_count(width, depth) * s.lanes if s.memory == "bram" and depth > 1 and width else 0
     brams += bram_count(*s.read_by_sum) * s.lanes if s.read_by_sum[0] else 0
     cost = fitted(s.name, output_table_features(s, family), brams, family)
-    return replace(cost, lone_carries=s.lone_carries) if family is ICE40 else cost
+    return cost._replace(lone_carries=s.lone_carries) if family is ICE40 else cost
 
 
 def output_table_features(s: OutputStage, family: Family = ICE40) -> Features:
@@ -257,7 +257,9 @@ class LayerParts:
         self.sums = sums_of(node, x)
         self._stages: dict[tuple[str, int, int, str, str], OutputStage] = {}
         self._known: dict[tuple[object, ...], Cost] = {}
-        self._macs: dict[tuple[str, int, int, int, int], MacUnit] = {}
+        self._macs: dict[tuple[str | int, ...], MacUnit] = {}
+        self._off: dict[MacUnit, MacUnit] = {}
+        self._prices: dict[MacUnit, Cost] = {}
         self._moved: dict[str, Sums | None] = {}
 
     def moved(self, unit: str, output: str) -> Sums | None:
@@ -284,12 +286,14 @@ class LayerParts:
         return self._known[key]
 
     def mac(self, name: str, pe: int, channels: int, rows: int, spread: int = 1) -> MacUnit:
-        """MAC unit of that size."""
-        key = (name, pe, channels, rows, spread)
+        """MAC unit of that size; one for all arrays of as many lanes, where neither price nor delay asks for the order."""
+        sized, alike = (name, pe, channels, rows, spread), (name, pe, channels * rows, spread)
+        key = alike if UNITS[name].any_length else sized
         if key not in self._macs:
             order = term_order(self.node, channels=channels, rows=rows)
-            self._macs[key] = UNITS[name].for_layer(self.node.weights, self.x, pe=pe, simd=channels * rows, order=order,
-                                                    acc_bits=self.sums.bits, spread=spread)
+            mac = UNITS[name].for_layer(self.node.weights, self.x, pe=pe, simd=channels * rows, order=order,
+                                        acc_bits=self.sums.bits, spread=spread)
+            self._macs[key] = mac if self.family is mac.family else replace(mac, family=self.family)
         return self._macs[key]
 
     def index(self, mac: MacUnit, g: WindowGeometry, memory: str) -> Cost:
@@ -300,14 +304,18 @@ class LayerParts:
     def mac_before(self, output: str, name: str, *array: int) -> MacUnit:
         """MAC unit of that size in front of that output stage."""
         mac, moved = self.mac(name, *array), self.moved(name, output)
-        return mac if moved is None else mac.off(moved.bits)
+        if moved is None:
+            return mac
+        if mac not in self._off:
+            self._off[mac] = mac.off(moved.bits)
+        return self._off[mac]
 
     def unit(self, name: str, *array: int, output: str = "") -> Cost:
         """Price of `mac_before`."""
-        key = ("unit", name, *array, output if self.moved(name, output) else "")
-        if key not in self._known:
-            self._known[key] = unit_cost(self.mac_before(output, name, *array), self.family).cost
-        return self._known[key]
+        mac = self.mac_before(output, name, *array)
+        if mac not in self._prices:
+            self._prices[mac] = unit_cost(mac, self.family).cost
+        return self._prices[mac]
 
     def output(self, name: str, pe: int, lanes: int, memory: str, unit: str = "") -> Cost:
         """Output stage with its table, behind ``unit`` if it is named."""

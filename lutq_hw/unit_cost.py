@@ -86,7 +86,7 @@ def unit_cost(unit: MacUnit, family: Family = ICE40) -> UnitCost:
         return UnitCost(structure, False, f"estimated from structure only: no points of any unit on {family.title}")
     features = unit_features(unit, structure)
     luts, ffs = (weigh(fit[resource], features) for resource in ("luts", "ffs"))
-    cost = replace(structure, luts=luts, ffs=ffs)
+    cost = structure._replace(luts=luts, ffs=ffs)
     if unit.name in fits:
         return UnitCost(cost, True, f"fitted to {fit['points']} points on {family.title}")
     return UnitCost(cost, False, f"estimated from structure only: no points of {unit.name} on {family.title}")

@@ -9,6 +9,7 @@ from amaranth import Cat, Const, Mux, Shape, Value, signed, unsigned
 
 from ..mac import MacUnit
 from ..network.tensor import Ints, signed_bits
+from ..remembered import once_per_codebook
 from .accumulate import TermRange
 from .digits import signed_digits
 
@@ -95,12 +96,14 @@ def _zeros(values: Sequence[int]) -> int:
     return max(0, (union & -union).bit_length() - 1)
 
 
+@once_per_codebook
 def exact_range(unit: MacUnit) -> TermRange:
     """Range of a unit's products."""
     zeros = _zeros(unit.products.reshape(-1).tolist())
     return TermRange(int(unit.products.min() >> zeros), int(unit.products.max() >> zeros), zeros)
 
 
+@once_per_codebook
 def complemented_range(unit: MacUnit, factor: int = 1) -> TermRange:
     """Range of ``|d| * x``, complemented for a negative value d of a unit's dictionary, which is divided by ``factor``."""
     values = unit.codebook.dictionary[0] // factor

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from amaranth import Cat, Module, Shape, Signal, Value, unsigned
 from amaranth.lib import wiring
@@ -14,14 +12,9 @@ from amaranth.lib.wiring import connect, flipped
 
 from ..cost import Cost
 from ..mac import MacUnit
-from ..network import Codebook
-from ..paths import Path, counted_paths, note_paths
 from .accumulate import Accumulate, TermRange, scale_levels, spare_carry, sums_cost, tree_levels
 
 NOTHING = Cost()
-
-Unit = TypeVar("Unit", bound=MacUnit)
-Measure = TypeVar("Measure")
 
 
 class Term(NamedTuple):
@@ -34,37 +27,6 @@ class Term(NamedTuple):
 
     clear: Value | None = None
     """Value and carry are 0 whatever they say: the reset of their registers, which may cost less than a gate before them."""
-
-
-def once_per_codebook(measure: Callable[[Unit], Measure]) -> Callable[[Unit], Measure]:
-    """Remembers what depends on a unit's codebook and activation only: a planner asks for hundreds of sizes."""
-    known: WeakKeyDictionary[Codebook, dict[tuple[object, ...], tuple[Measure, list[Path]]]] = WeakKeyDictionary()
-
-    @functools.wraps(measure)
-    def remember(unit: Unit) -> Measure:
-        measured = known.setdefault(unit.codebook, {})
-        key = (unit.x_bits, unit.x_signed, unit.offset, unit.family.name)
-        if key not in measured:
-            with counted_paths() as paths:
-                measured[key] = measure(unit), paths
-        found, paths = measured[key]
-        note_paths(paths)
-        return found
-
-    return remember
-
-
-def kept_view(make: Callable[[Codebook], Codebook]) -> Callable[[Codebook], Codebook]:
-    """Remembers a unit's view of a layer's weights: the same object, by which `once_per_codebook` knows it again."""
-    known: WeakKeyDictionary[Codebook, Codebook] = WeakKeyDictionary()
-
-    @functools.wraps(make)
-    def remember(weights: Codebook) -> Codebook:
-        if weights not in known:
-            known[weights] = make(weights)
-        return known[weights]
-
-    return remember
 
 
 def array_latency(terms: int, *, row_register: bool = False, lane_registers: int = 0, factor: int = 1) -> int:

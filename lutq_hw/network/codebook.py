@@ -141,6 +141,17 @@ class Codebook:
 
     def sum_range(self, x: TensorType) -> tuple[Ints, Ints]:
         """Smallest and largest Σ_j T_g(j)[a_j, w_oj] of every output, ``(O,)`` each, over all a of type ``x``."""
+        key = x.bits, x.signed
+        if key not in self._sum_ranges:
+            self._sum_ranges[key] = self._sum_range(x)
+        return self._sum_ranges[key]
+
+    @cached_property
+    def _sum_ranges(self) -> dict[tuple[int, bool], tuple[Ints, Ints]]:
+        """`sum_range` by bits and sign of the activations: whoever plans asks again and again."""
+        return {}
+
+    def _sum_range(self, x: TensorType) -> tuple[Ints, Ints]:
         if self.table is None:
             extremes = np.array([x.min, x.max])[None, :, None] * self.dictionary[:, None, :]
         else:

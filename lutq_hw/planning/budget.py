@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Protocol
 
 from ..cost import Cost
@@ -11,6 +12,9 @@ BLOCKS = ("brams", "dsps", "sprams")
 
 RESOURCES = ("cells", *BLOCKS)
 """What is scarce: logic cells (luts, and flip-flops that need one of their own) and blocks."""
+
+scarce = attrgetter(*RESOURCES)
+"""How much of each of `RESOURCES` a `Cost` is, as a tuple."""
 
 NAMES = {"cells": "logic cells"}
 

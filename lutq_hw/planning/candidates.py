@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ from ..streams import StreamFormat
 from ..sums import Sums, sums_of
 from ..unit_cost import unit_cost
 from ..units import UNITS
-from .budget import RESOURCES
+from .budget import scarce
 from .pareto import efficient
 from .parts import Target, TimedParts
 
@@ -73,7 +74,7 @@ class Candidate:
     @property
     def figures(self) -> tuple[float, ...]:
         """All that counts, and less is better."""
-        return (self.cycles, self.period_ns, *(getattr(self.cost, r) for r in RESOURCES))
+        return (self.cycles, self.period_ns, *scarce(self.cost))
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -146,7 +147,7 @@ def _arrays(outputs: int, channels: int, groups: int) -> Iterator[tuple[int, int
 class _Option:
     """One way to build a part of a layer: what it sets in the plan, least cycles between sums, price and clock period."""
 
-    changes: dict[str, str | int]
+    changes: dict[str, Any]
     interval: int
     cost: Cost
     period_ns: float
@@ -159,8 +160,7 @@ def _array_candidates(plan: LayerPlan, parts: TimedParts, units: Sequence[str], 
     """
     window = window_of(parts.node, parts.x, channels=plan.channels, rows=plan.rows, pe=plan.pe, spread=plan.spread)
     fold, groups = window.fold, window.reads // window.fold
-    words = StreamFormat(parts.x, plan.input_lanes).words
-    found = []
+    found: list[Candidate] = []
     # A unit may be another in front of a stage that takes constants, so those stages are apart from the others.
     for takes in (False, True):
         alike = [output for output in outputs if OUTPUTS[output].takes_constants == takes]
@@ -168,19 +168,36 @@ def _array_candidates(plan: LayerPlan, parts: TimedParts, units: Sequence[str], 
             continue
         macs = _best(option for unit in units for option in _mac_options(unit, alike[0], plan, window, parts))
         # Lanes of the output are a port: the best for each number of them.
-        by_lanes: dict[object, list[_Option]] = {}
+        by_lanes: dict[int, list[_Option]] = {}
         for output in alike:
             for option in _output_options(output, plan.pe, fold, parts):
                 by_lanes.setdefault(option.changes["output_lanes"], []).append(option)
-        stages = [option for options in by_lanes.values() for option in _best(options)]
-        for mac in macs:
-            for stage in stages:
-                cycles = max(groups * max(mac.interval, stage.interval), words)
-                choice = replace(plan, **mac.changes, **stage.changes)  # pyright: ignore[reportArgumentType]
-                size = choice.output, choice.pe, choice.output_lanes, choice.output_memory, choice.unit
-                cost, period = parts.output(*size), parts.output_period(*size)
-                found.append(Candidate(choice, cycles, mac.cost + cost, max(mac.period_ns, period)))
-    return pareto_by_ports(found)
+        for options in by_lanes.values():
+            found += _combined(plan, parts, macs, _best(options), groups)
+    return found
+
+
+def _combined(plan: LayerPlan, parts: TimedParts, macs: Sequence[_Option], stages: Sequence[_Option],
+              groups: int) -> list[Candidate]:
+    """Of one array, every MAC unit with every output stage that has the same lanes; beaten ones are dropped.
+
+    A frame has ``groups`` dot products for each output of the array.
+    """
+    words = StreamFormat(parts.x, plan.input_lanes).words
+    behind: dict[str, list[tuple[float, Cost]]] = {}  # period and price of the stages, by the unit in front of them
+    pairs: list[tuple[_Option, _Option, int, Cost, float]] = []
+    for mac in macs:
+        unit = mac.changes["unit"]
+        if unit not in behind:
+            sizes = [(stage.changes["output"], plan.pe, stage.changes["output_lanes"], stage.changes["output_memory"], unit)
+                     for stage in stages]
+            behind[unit] = [(parts.output_period(*size), parts.output(*size)) for size in sizes]
+        for stage, (period, cost) in zip(stages, behind[unit], strict=True):
+            cycles = max(groups * max(mac.interval, stage.interval), words)
+            pairs.append((mac, stage, cycles, mac.cost + cost, max(mac.period_ns, period)))
+    kept = efficient(np.array([(cycles, period, *scarce(cost)) for _, _, cycles, cost, period in pairs], float))
+    return [Candidate(replace(plan, **pairs[n][0].changes, **pairs[n][1].changes), *pairs[n][2:])
+            for n in kept]
 
 
 def nonzero_candidates(network: Network, node: WeightNode, units: Iterable[str], target: Target = ANY) -> list[Candidate]:
@@ -204,7 +221,7 @@ def nonzero_candidates(network: Network, node: WeightNode, units: Iterable[str],
             for output in usable_outputs(parts.sums):
                 for option in _output_options(output, pe, shortest, parts):
                     for memory in ("bram", "luts") if layer.nonzero.words <= MAX_TABLE else ("bram",):
-                        choice = replace(plan, index_memory=memory, **option.changes)  # pyright: ignore[reportArgumentType]
+                        choice = replace(plan, index_memory=memory, **option.changes)
                         cycles = layer.nonzero.cycles(parts.interval(output, pe, choice.output_lanes))
                         cost = mac + option.cost + nonzero_cost(layer.nonzero, x.bits, memory, target.family)
                         found.append(Candidate(choice, max(cycles, layer.input.words), cost, max(period, option.period_ns)))
@@ -214,7 +231,8 @@ def nonzero_candidates(network: Network, node: WeightNode, units: Iterable[str],
 def _mac_options(name: str, output: str, plan: LayerPlan, window: WindowGeometry, parts: TimedParts) -> Iterator[_Option]:
     """One unit in front of an output stage, with what depends on it: window reader (its gap is the unit's), index ROM."""
     mac = parts.mac_before(output, name, *plan.array)
-    window = replace(window, gap=mac.gap)
+    if mac.gap:
+        window = replace(window, gap=mac.gap)
     cost, period = parts.window(window) + parts.unit(name, *plan.array, output=output), parts.reader_period(mac, window)
     shallow = window.groups * window.repeat * window.fold + window.gap <= MAX_TABLE
     for memory in ("bram", "luts") if shallow else ("bram",):
@@ -235,7 +253,7 @@ def _output_options(output: str, pe: int, fold: int, parts: TimedParts) -> Itera
 def _best(options: Iterable[_Option]) -> list[_Option]:
     """Options that no other one equals or beats in interval, period and every resource."""
     options = list(options)
-    rows = np.array([(o.interval, o.period_ns, *(getattr(o.cost, r) for r in RESOURCES)) for o in options], float)
+    rows = np.array([(o.interval, o.period_ns, *scarce(o.cost)) for o in options], float)
     return [options[i] for i in efficient(rows)]
 
 

@@ -72,7 +72,10 @@ def _rest(layers: Sequence[Options], values: Sequence[Floats], shape: Sequence[i
     for layer, value in zip(reversed(layers), reversed(values), strict=True):
         table = np.full(shape, np.inf)
         blocks = layer.blocks // units
-        for used, amount in sorted(zip(map(tuple, blocks.tolist()), value.tolist(), strict=True)):
+        least: dict[tuple[int, ...], float] = {}
+        for used, amount in zip(map(tuple, blocks.tolist()), value.tolist(), strict=True):
+            least[used] = min(amount, least.get(used, amount))
+        for used, amount in least.items():
             if any(u >= n for u, n in zip(used, shape, strict=True)):
                 continue
             target = tuple(slice(u, None) for u in used)

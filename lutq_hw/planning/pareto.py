@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+FEW = 48
+"""Rows that are compared each with each, at once."""
+
 
 def efficient(rows: NDArray[Any]) -> NDArray[np.intp]:
     """Indices of the ``(n, d)`` rows that no other row equals or beats in every column, in lexicographic order of the rows.
@@ -16,6 +19,10 @@ def efficient(rows: NDArray[Any]) -> NDArray[np.intp]:
     if len(rows) < 2:
         return np.arange(len(rows))
     left = np.lexsort(rows.T[::-1])  # stable: equal rows keep their order
+    if len(rows) <= FEW:
+        inorder = rows[left]
+        beats = (inorder[:, None] <= inorder).all(axis=2)
+        return left[~np.triu(beats, 1).any(axis=0)]
     kept: list[np.intp] = []
     while len(left):
         # The smallest row left is beaten by none of those behind it.

@@ -11,11 +11,12 @@ from amaranth.lib import wiring
 from ..cost import Cost
 from ..gateware.accumulate import TermRange, spare_carry
 from ..gateware.lanes import TABLE_BITS, column, fill, lookup
-from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, kept_view, once_per_codebook
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
 from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network import Codebook
 from ..paths import Path, note_paths
+from ..remembered import kept_view, once_per_codebook
 
 
 @kept_view

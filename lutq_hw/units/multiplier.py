@@ -16,6 +16,7 @@ from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network import Codebook
 from ..network.tensor import signed_bits
+from ..remembered import once_per_codebook
 
 OPERAND_BITS = 16
 """Width of the operands of a DSP block (SB_MAC16)."""
@@ -65,17 +66,21 @@ class Multiplier(MacUnit):
         """Bits of a decoded value."""
         return signed_bits(min(0, *self.values), max(self.values))
 
-    def cost(self) -> Cost:
+    @once_per_codebook
+    def decode_luts(self) -> int:
+        """Luts that look a value up, as packed by `Logic`."""
         logic = Logic(self.family.lut_inputs)
         index = [logic.input(bit) for bit in range(self.index_bits)]
         entries = fill(self.values, self.index_bits)
-        bits = [logic.tree([entry >> bit & 1 for entry in entries], index) for bit in range(self.value_bits)]
+        return logic.luts([logic.tree([entry >> bit & 1 for entry in entries], index) for bit in range(self.value_bits)])
+
+    def cost(self) -> Cost:
         # The product register is the one in the DSP block.
         product_bits = min(self.term.bits, max(1, self.acc_bits - self.term.zeros))
-        lane = Cost(luts=logic.luts(bits), ffs=-product_bits, dsps=1)
+        lane = Cost(luts=self.decode_luts(), ffs=-product_bits, dsps=1)
         if self.value_bits < self.family.dsp_operand_bits:
             adders = SOFT_LUTS * self.value_bits
-            lane = Cost(luts=logic.luts(bits) + adders, adder_bits=adders, adders=self.value_bits - 1)
+            lane = Cost(luts=self.decode_luts() + adders, adder_bits=adders, adders=self.value_bits - 1)
         return array_cost(self, self.term, lane=lane)
 
     def create(self) -> wiring.Component:

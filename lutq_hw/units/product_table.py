@@ -18,10 +18,11 @@ from ..families import ICE40
 from ..gateware.accumulate import TermRange
 from ..gateware.lane_cost import Choice, row_cost, select_logic, selection_cost, table_logic
 from ..gateware.lanes import by_address, exact_range, lookup, select
-from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
 from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..paths import counted_paths, note_paths
+from ..remembered import once_per_codebook
 
 LOGIC_BITS = 7
 """Address bits up to which a lane's table is logic; a larger one is block RAM."""

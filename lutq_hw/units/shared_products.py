@@ -23,9 +23,10 @@ from ..gateware.lanes import (
     multiple,
     select,
 )
-from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
 from ..mac import MacUnit
 from ..network.tensor import Ints
+from ..remembered import once_per_codebook
 
 DIRECT_BITS = 8
 """Bits of index and activation together up to which a lane may be cheaper as a function of just these."""

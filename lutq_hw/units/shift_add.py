@@ -13,11 +13,12 @@ from ..gateware.accumulate import TermRange
 from ..gateware.digits import signed_digits
 from ..gateware.lane_cost import row_cost
 from ..gateware.lanes import complemented_range, fill, lookup, multiple
-from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
 from ..gateware.shifter import Shifter
 from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network import Codebook
+from ..remembered import once_per_codebook
 
 
 class ShiftAdd(MacUnit):
@@ -55,14 +56,14 @@ class ShiftAdd(MacUnit):
         return Shifter(self.codebook.dictionary[0].tolist(), self.term.zeros)
 
     @once_per_codebook
-    def lane_luts(self) -> int:
-        """Luts of the controls of a lane and of its gate and shifts, as packed by `Logic`."""
+    def lane_cost(self) -> Cost:
+        """Cells of the controls of a lane and of its gate and shifts, as packed by `Logic`."""
         controls = self.shifter.controls
         logic, decode = Logic(self.family.lut_inputs), Logic(self.family.lut_inputs)
         value = self.shifter.logic(logic, {name: logic.input(name) for name in controls}, self.levels, self.term.bits)
         index = [decode.input(bit) for bit in range(self.index_bits)]
         found = [decode.tree(fill(column, self.index_bits), index) for column in controls.values()]
-        return logic.luts(value) + decode.luts(found)
+        return Cost(luts=logic.luts(value) + decode.luts(found), ffs=len(controls))
 
     @once_per_codebook
     def row_cost(self) -> Cost:
@@ -71,8 +72,7 @@ class ShiftAdd(MacUnit):
         return row_cost(self, [self.levels * odd for odd in odds], odds, self.term.bits, registered=True)
 
     def cost(self) -> Cost:
-        lane = Cost(luts=self.lane_luts(), ffs=len(self.shifter.controls))
-        return array_cost(self, self.term, row=self.row_cost(), lane=lane)
+        return array_cost(self, self.term, row=self.row_cost(), lane=self.lane_cost())
 
     def create(self) -> wiring.Component:
         return ShiftAddArray(self)

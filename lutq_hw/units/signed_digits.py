@@ -16,13 +16,14 @@ from ..gateware.accumulate import TermRange
 from ..gateware.digits import signed_digits
 from ..gateware.lane_cost import row_bits, row_cost
 from ..gateware.lanes import TABLE_BITS, by_address, complemented_range, fill, lookup, multiple
-from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, kept_view, once_per_codebook
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
 from ..gateware.shifter import Shifter, odd_and_shift, stage_uses
 from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network import Codebook
 from ..network.tensor import Ints
 from ..paths import counted_paths
+from ..remembered import kept_view, once_per_codebook
 
 MAX_DIGITS = 4
 """Signed digits of a value, without what all values have in common."""
@@ -102,6 +103,7 @@ class SignedDigits(MacUnit):
         return TermRange(0, (1 << largest.bit_length()) - 1, exact.zeros)
 
     @property
+    @once_per_codebook
     def excess(self) -> Ints:
         if self.x_signed:
             return super().excess
@@ -126,6 +128,7 @@ class SignedDigits(MacUnit):
         return {name: column for name, column in bits.items() if len(set(column)) > 1}
 
     @property
+    @once_per_codebook
     def clears(self) -> bool:
         """Whether the product of 0 is the reset of the register behind a lane: a gate takes an input of every first stage.
 

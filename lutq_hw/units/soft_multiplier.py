@@ -14,12 +14,13 @@ from ..cost import Cost
 from ..families import ICE40
 from ..gateware.accumulate import TermRange
 from ..gateware.lanes import exact_range, fill, lookup
-from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
 from ..logic_estimate import Logic
 from ..mac import MacUnit
 from ..network import Codebook
 from ..network.tensor import signed_bits
 from ..paths import Path, note_paths
+from ..remembered import once_per_codebook
 
 ROWS = 3
 """Most bits of an activation that are multiplied between two registers."""

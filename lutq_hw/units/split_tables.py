@@ -13,11 +13,12 @@ from amaranth.lib import wiring
 from ..cost import Cost
 from ..gateware.accumulate import TermRange, tree_levels
 from ..gateware.lanes import exact_range, fill, lookup
-from ..gateware.mac_array import MacArray, Term, array_cost, array_latency, once_per_codebook
+from ..gateware.mac_array import MacArray, Term, array_cost, array_latency
 from ..mac import MacUnit
 from ..network import Codebook
 from ..network.tensor import Ints, signed_bits
 from ..paths import Path, note_paths
+from ..remembered import once_per_codebook
 
 TABLE_INPUTS = 4
 """Bits of a slice and an index together: every bit of the product is a LUT4."""

@@ -17,10 +17,18 @@ from ..gateware.weighted_sum import LATENCY, WeightedSum, schedule, table_luts, 
 from ..mac import MacUnit
 from ..network import Codebook
 from ..network.tensor import Ints, signed_bits
+from ..remembered import kept_view
 from .shift_add import ShiftAdd
 
 MOST_RUNS = 64
 """Runs of words of one subgroup, each with a sum of its own, up to which a dot product can be worth its gap."""
+
+
+@kept_view
+def signs_only(weights: Codebook) -> Codebook:
+    """Weights without their scales."""
+    largest = abs(weights.dictionary).max(axis=1).argmax()
+    return Codebook(assignments=weights.assignments, dictionary=np.sign(weights.dictionary[largest]))
 
 
 class SubgroupScale(MacUnit):
@@ -97,14 +105,13 @@ class SubgroupScale(MacUnit):
     @cached_property
     def signs(self) -> Ints:
         """What every index stands for: -1, 0 or 1."""
-        return np.sign(self.codebook.dictionary[self.scales.argmax()])
+        return signs_only(self.codebook).dictionary[0]
 
     @cached_property
     def adder(self) -> MacUnit:
         """The unit that adds and subtracts, one run after the other."""
-        book = Codebook(assignments=self.codebook.assignments, dictionary=self.signs)
-        return ShiftAdd(codebook=book, x_bits=self.x_bits, x_signed=self.x_signed, pe=self.pe, simd=self.simd,
-                        acc_bits=self.run_bits, family=self.family)
+        return ShiftAdd(codebook=signs_only(self.codebook), x_bits=self.x_bits, x_signed=self.x_signed, pe=self.pe,
+                        simd=self.simd, acc_bits=self.run_bits, family=self.family)
 
     @cached_property
     def run_bits(self) -> int:

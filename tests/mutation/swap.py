@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lutq_hw import remembered
+
 from .operators import Mutant
 
 
@@ -41,7 +43,8 @@ def code_of(code: types.CodeType, path: str) -> types.CodeType | None:
 
 
 def clear_caches(module: types.ModuleType) -> None:
-    """Forgets what cached functions of ``module`` found."""
+    """Forgets what cached functions of ``module`` found, and what is remembered for weights."""
+    remembered.forget()
     for value in vars(module).values():
         if hasattr(value, "cache_clear"):
             value.cache_clear()
