@@ -9,7 +9,6 @@ import functools
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +72,7 @@ class Board(ABC):
         cells left, and its flip-flops none besides.
         """
         left = self.capacity + self.reserved * -1
-        return replace(left, luts=self.capacity.luts - self.reserved.cells, ffs=0)
+        return left._replace(luts=self.capacity.luts - self.reserved.cells, ffs=0)
 
     def require_clock(self, hz: float) -> None:
         """Raise `InputError` if the board cannot make a clock of ``hz``."""

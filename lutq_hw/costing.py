@@ -92,7 +92,7 @@ def window_features(g: WindowGeometry, bits: int, family: Family = ICE40) -> Fea
         "align": word * select_luts(banks, family.lut_inputs) if banks > 1 else 0,
         "decode": banks if banks > 1 else 0,
         "padding": word if any(g.padding) else 0,
-        "masks": sum(len({g.mask(axis, i) for i in range(g.out_shape[axis])}) - 1 for axis in (0, 1)),
+        "masks": sum(len(set(g.masks(axis))) - 1 for axis in (0, 1)),
         "word": word,
         "gap": bits_for(g.groups * g.repeat * g.fold + g.gap) if g.gap else 0,
     }
@@ -121,7 +121,7 @@ def nonzero_features(reads: NonzeroReads, bits: int, family: Family = ICE40) -> 
         "row": pe * bits_for(g.kernel[0]) if g.kernel[0] > 1 else 0,
         "select": pe * address * select_luts(g.kernel[0], family.lut_inputs) if g.kernel[0] > 1 else 0,
         "padded": pe * bits if any(g.padding) else 0,
-        "masks": len({g.mask(0, i) for i in range(g.out_shape[0])}) - 1,
+        "masks": len(set(g.masks(0))) - 1,
         "word": pe * (bits + reads.codebook.index_bits),
     }
 

@@ -6,7 +6,7 @@ Gateware, cycle model and cost model all derive from this one description, so th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -133,10 +133,20 @@ class WindowGeometry:
         """Words of the buffer memory; with ``rows`` > 1 a word holds the same column of every buffered row."""
         return self.row_words if self.rows > 1 else self.row_words * self.buffer_rows
 
+    def masks(self, axis: int) -> tuple[int, ...]:
+        """`mask` of every output position."""
+        return _masks(self.out_shape[axis], self.kernel[axis], self.stride[axis], self.padding[axis], self.shape[axis])
+
     def mask(self, axis: int, out: int) -> int:
         """Bit ``k`` is set when kernel position ``k`` of output position ``out`` lies inside the input."""
-        first = out * self.stride[axis] - self.padding[axis]
-        return sum(1 << k for k in range(self.kernel[axis]) if 0 <= first + k < self.shape[axis])
+        return self.masks(axis)[out]
+
+
+@cache
+def _masks(outputs: int, kernel: int, stride: int, padding: int, size: int) -> tuple[int, ...]:
+    """`WindowGeometry.mask` of every output position of an axis."""
+    firsts = [out * stride - padding for out in range(outputs)]
+    return tuple(sum(1 << k for k in range(kernel) if 0 <= first + k < size) for first in firsts)
 
 
 def term_order(node: WeightNode, *, channels: int, rows: int) -> Ints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -48,12 +49,12 @@ class Sums:
         """Number of channels."""
         return len(self.bias)
 
-    @property
+    @cached_property
     def range(self) -> tuple[int, int]:
         """Range of ``acc`` over all channels, including 0."""
         return min(int(self.low.min()), 0), max(int(self.high.max()), 0)
 
-    @property
+    @cached_property
     def bits(self) -> int:
         """Width of the signed ``acc``."""
         return signed_bits(*self.range)

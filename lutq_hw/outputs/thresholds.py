@@ -98,7 +98,8 @@ class ThresholdSearch(OutputStage):
     @property
     def features(self) -> dict[str, float]:
         # Compared with a constant, a sum also takes luts.
-        return {"constant": self.lanes * self.acc_bits if self.addressed.shape[1] == 1 else 0,
+        constant = self.step.bits == 1 and self.table[1] == 2
+        return {"constant": self.lanes * self.acc_bits if constant else 0,
                 "carries": self.lanes * self.word_bits}
 
     def create(self) -> wiring.Component:

@@ -209,22 +209,24 @@ def nonzero_candidates(network: Network, node: WeightNode, units: Iterable[str],
         return []
     parts, free = TimedParts(node, x, target), balance.free_order(network, node)
     found: list[Candidate] = []
+    outputs = usable_outputs(parts.sums)
     for pe in divisors(node.outputs, MAX_PORTS):
         ordered = balance.with_outputs(node, nonzero.balanced(flat, pe)) if free and pe > 1 else node
         for unit in (name for name in units if UNITS[name].any_length):
             plan = LayerPlan(node=node.name, unit=unit, pe=pe, channels=1, terms="nonzero")
             layer = Layer(node.name, ordered, x, plan)
             assert layer.nonzero is not None
-            shortest = min(layer.nonzero.lengths)
+            shortest, words = min(layer.nonzero.lengths), layer.nonzero.words
             mac = unit_cost(layer.unit, target.family).cost * pe
+            fronts = {memory: mac + nonzero_cost(layer.nonzero, x.bits, memory, target.family)
+                      for memory in (("bram", "luts") if words <= MAX_TABLE else ("bram",))}
             period = parts.reader_period(layer.unit, layer.window)
-            for output in usable_outputs(parts.sums):
+            for output in outputs:
                 for option in _output_options(output, pe, shortest, parts):
-                    for memory in ("bram", "luts") if layer.nonzero.words <= MAX_TABLE else ("bram",):
-                        choice = replace(plan, index_memory=memory, **option.changes)
-                        cycles = layer.nonzero.cycles(parts.interval(output, pe, choice.output_lanes))
-                        cost = mac + option.cost + nonzero_cost(layer.nonzero, x.bits, memory, target.family)
-                        found.append(Candidate(choice, max(cycles, layer.input.words), cost, max(period, option.period_ns)))
+                    interval = parts.interval(output, pe, option.changes["output_lanes"])
+                    cycles = max(layer.nonzero.cycles(interval), layer.input.words)
+                    found += [Candidate(replace(plan, index_memory=memory, **option.changes), cycles, front + option.cost,
+                                        max(period, option.period_ns)) for memory, front in fronts.items()]
     return pareto_by_ports(found)
 
 
