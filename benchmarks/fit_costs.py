@@ -30,6 +30,7 @@ from lutq_hw.costing import (
 from lutq_hw.families import FAMILIES, ICE40
 from lutq_hw.family import Family
 from lutq_hw.graph_cost import adder_features, averager_features, fifo_features, fork_features
+from lutq_hw.network import TensorType
 from lutq_hw.unit_cost import weigh
 
 FILES = ("window", "gap", "nonzero", "output", "gearbox", "argmax", "fork", "fifo", "adder", "averager", "top_k")
@@ -66,24 +67,36 @@ def describe(file: str, p: Point, family: Family) -> tuple[str, Features]:
     if file == "fork":
         return "fork", fork_features(p["count"])
     if file == "fifo":
-        return f"fifo {p['memory']}", fifo_features(p["width"], p["depth"], p["memory"])
+        return f"fifo {p['memory']}", fifo_features(p["width"], p["depth"], p["memory"], family.lut_inputs)
     if file == "adder":
         return "adder", adder_features(stream_adder(**p).types, p["shifts"], p["lanes"])
     if file == "averager":
-        return "averager", averager_features(p["lanes"], p["bits"])
+        return "averager", averager_features(TensorType((p["lanes"],), p["x_bits"]), p["lanes"], p["bits"])
     if file == "top_k":
         return "top_k", top_k_features(p["bits"], p["words"], p["index_bits"], p["count"])
     return "argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"])
 
 
-PRIOR = 4.0
-"""How many points' worth coefficients of another family are held to those of iCE40: few points do not tell many features
-apart."""
+PRIOR = 2.0
+"""How many points' worth coefficients are held to what they should be: few points do not tell many features apart. Of 1/4 to
+8 it errs least on a fitted point that is left out, over all parts and families."""
 
 
 CARRIES = 1.0
 """Luts for each bit of an adder of which only the carry is used, where nothing is known yet: none on iCE40, whose carry is a
 cell of its own, but one in families whose adders are luts with their carry (ECP5, Gowin) or need one for it (7 series)."""
+
+COUNTED = ("held", "offset", "clamp", "lookup", "search", "bounds", "signs", "columns", "result", "table", "selectors",
+           "row_starts", "row_adders", "row_select", "lane_address", "align", "tables", "padding", "column", "pixel", "group",
+           "sum_bits", "compress")
+"""Features that are luts of their own on iCE40, however many Yosys makes of them."""
+
+REGISTERS = ("held_ffs", "sum", "column_ffs", "word", "words")
+"""Features that are flip-flops only."""
+
+
+BESIDE_CARRY = {"series7": {"sum_bits": 0.0, "pairs": 1.0, "first": 1.0}}
+"""Where the sum is made in the cell of the carry, beside the lut: bits with one operand take no lut."""
 
 KEPT = 0.35
 """Worst error in luts, on points not fitted, up to which a fit is used; with a worse one the part is priced as on iCE40."""
@@ -103,7 +116,9 @@ def fit(rows: Sequence[tuple[Features, Point]], resource: str,
     weight = np.maximum(SMALL, wanted)
     matrix, wanted = matrix / weight[:, None], wanted / weight
     if prior is not None:
-        share = np.sqrt(PRIOR) * matrix.mean(axis=0)  # what one coefficient more or less means for a usual point
+        # What one coefficient more or less means for a usual point that has the feature.
+        share = np.sqrt(PRIOR) * matrix.sum(axis=0) / np.maximum(1, (matrix != 0).sum(axis=0))
+        share[[name not in prior for name in names]] = 0.0
         matrix = np.vstack([matrix, np.diag(share)])
         wanted = np.concatenate([wanted, share * [prior.get(name, 0.0) for name in names]])
     found, _ = nnls(matrix, wanted)
@@ -112,9 +127,17 @@ def fit(rows: Sequence[tuple[Features, Point]], resource: str,
     return {n: round(float(c), 3) for n, c in kept.items() if c > 5e-4}
 
 
-def prior(ice40: Mapping[str, float] | None, resource: str, features: Features) -> Mapping[str, float] | None:
-    """What a part's coefficients in another family are held to: those of iCE40, but for carries."""
-    return {**ice40, "carries": CARRIES} if ice40 is not None and resource == "luts" and "carries" in features else ice40
+def prior(ice40: Mapping[str, float] | None, resource: str, features: Features, family: Family) -> Mapping[str, float]:
+    """What a part's coefficients are held to: on iCE40 those of luts that are counted, to 1, and those of registers, to no
+    luts; elsewhere those of iCE40, but for what the family's carry cells do."""
+    if ice40 is None:
+        known = dict.fromkeys(COUNTED, 1.0) | dict.fromkeys(REGISTERS, 0.0)
+        return {name: value for name, value in known.items() if name in features and resource == "luts"}
+    held: dict[str, float] = dict.fromkeys(features, 0.0) | dict(ice40)
+    if resource == "luts":
+        known = {"carries": CARRIES} | BESIDE_CARRY.get(family.name, {})
+        held |= {name: value for name, value in known.items() if name in features}
+    return held
 
 
 def errors(rows: Sequence[tuple[Features, Point]], coefficients: Mapping[str, float], resource: str) -> np.ndarray:
@@ -131,7 +154,8 @@ def main() -> None:
             if len(rows) < ENOUGH:
                 continue
             fitted, checked = rows[::2], rows[1::2]
-            result[part] = {resource: fit(fitted, resource, prior(first.get(part, {}).get(resource), resource, rows[0][0]))
+            result[part] = {resource: fit(fitted, resource, prior(first.get(part, {}).get(resource), resource, rows[0][0],
+                                                  family))
                             for resource in ("luts", "ffs")}
             for resource, found in result[part].items():
                 error = errors(checked, found, resource)

@@ -26,10 +26,10 @@ from lutq_hw.units import UNITS
 COUNT = 20
 """Sizes of each unit in a family other than iCE40."""
 
-PART_COUNT = {"window": 16, "gap": 10, "output": 10, "gearbox": 12, "fifo": 16}
+PART_COUNT = {"window": 30, "gap": 10, "output": 20, "gearbox": 20, "nonzero": 20}
 """Sizes of a part in a family other than iCE40, of each stage for ``output``; others `OTHER_PARTS`."""
 
-OTHER_PARTS = 8
+OTHER_PARTS = 24
 
 
 def main() -> int:

@@ -17,11 +17,13 @@ from functools import cache
 from importlib import resources
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from .cost import Cost, bits_for, bram_count, ram_brams
 from .families import ICE40
 from .family import Family
 from .geometry import WindowGeometry, term_order
-from .graph_cost import adder_features, averager_features, fifo_brams, fifo_features, fork_features
+from .graph_cost import adder_features, averager_features, fifo_brams, fifo_features, fork_features, long_bits
 from .joins import AveragePool, Fifo, Fork, Join, Requantizer
 from .logic_estimate import rom_logic, select_luts
 from .mac import MacUnit
@@ -69,6 +71,36 @@ def fitted(part: str, features: Features, brams: int = 0, family: Family = ICE40
     return Cost(luts=luts, ffs=ffs, brams=brams)
 
 
+@cache
+def table_of(entries: tuple[int, ...], lut_inputs: int) -> int:
+    """Luts of a small table in logic."""
+    return sum(rom_logic(np.array([entries]), max(1, max(entries).bit_length()), lut_inputs)) if len(set(entries)) > 1 else 0
+
+
+def row_tables(g: WindowGeometry, lut_inputs: int) -> int:
+    """Luts of the tables with which a `gateware.row_buffer.RowBuffer` goes from row to row, if one bank is read at a time."""
+    rows, banks = range(g.out_shape[0]), g.buffer_rows
+    steps = [g.shape[0] - (len(rows) - 1) * g.stride[0], *[g.stride[0]] * (len(rows) > 1), *[1] * (g.rows == 1)]
+    tables = [tuple((bank + step) % banks for bank in range(banks)) for step in steps]
+    return sum(table_of(table, lut_inputs) for table in (*tables, g.need, g.release, g.need_next)) + mask_luts(
+        g, 0, lut_inputs)
+
+
+@cache
+def row_start_luts(rows: int, banks: int, row_words: int, lut_inputs: int) -> int:
+    """Luts of the tables of where each of ``rows`` rows of a window begins in the memory, by the bank of the first."""
+    places = (np.arange(rows)[:, None] + np.arange(banks)) % banks * row_words
+    return sum(rom_logic(places, bits_for(banks * row_words), lut_inputs, shared=True))
+
+
+def mask_luts(g: WindowGeometry, axis: int, lut_inputs: int) -> int:
+    """Luts that tell which rows or columns of a window are not padding."""
+    table = g.masks(axis)
+    if set(table) == {(1 << g.kernel[axis]) - 1}:
+        return 0
+    return table_of(table, lut_inputs) + select_luts(g.kernel[axis], lut_inputs)
+
+
 def window_features(g: WindowGeometry, bits: int, family: Family = ICE40) -> Features:
     """Structure of a `WindowReader`."""
     banks = g.buffer_rows if g.rows > 1 else 1
@@ -81,6 +113,7 @@ def window_features(g: WindowGeometry, bits: int, family: Family = ICE40) -> Fea
         "base": 1,
         "loops": len(loops),
         "loop_bits": sum(bits_for(n) for n in loops),
+        "long": long_bits(*loops),
         "column": column,
         "pixel": column if g.out_shape[1] > 1 else 0,
         "group": column if g.groups > 1 else 0,
@@ -91,8 +124,8 @@ def window_features(g: WindowGeometry, bits: int, family: Family = ICE40) -> Fea
         "weights": bits_for(g.groups * g.repeat * g.fold),
         "align": word * select_luts(banks, family.lut_inputs) if banks > 1 else 0,
         "decode": banks if banks > 1 else 0,
-        "padding": word if any(g.padding) else 0,
-        "masks": sum(len(set(g.masks(axis))) - 1 for axis in (0, 1)),
+        "padding": word if any(g.padding) and banks == 1 else 0,  # a register's luts choose among banks, and padding
+        "tables": row_tables(g, family.lut_inputs) + mask_luts(g, 1, family.lut_inputs),
         "word": word,
         "gap": bits_for(g.groups * g.repeat * g.fold + g.gap) if g.gap else 0,
     }
@@ -112,14 +145,24 @@ def nonzero_features(reads: NonzeroReads, bits: int, family: Family = ICE40) -> 
     """Structure of a `NonzeroReader`."""
     g, pe = reads.window, reads.pe
     address = bits_for(max(2, g.depth))
+    reach = (g.shape[1] + g.padding[1] + g.stride[1] + g.kernel[1]) * g.pixel_words
+    pixel = 1 + reach.bit_length()
+    # Rows begin at multiples of their length: the zeros that it ends in are the same in all of them.
+    begins = address - (g.row_words & -g.row_words).bit_length() + 1 if g.buffer_rows > 1 else 0
     return {
         "base": 1,
         "loop_bits": sum(bits_for(n) for n in (reads.words, *g.out_shape) if n > 1),
+        "long": long_bits(reads.words, *g.out_shape),
         "rows": bits_for(g.buffer_rows),
-        "bases": address * g.kernel[0] * (g.buffer_rows > 1),
+        "write": bits_for(g.row_words) + address,
+        "pixel": pixel if g.out_shape[1] > 1 else 0,
+        "row_starts": row_start_luts(g.kernel[0], g.buffer_rows, g.row_words, family.lut_inputs) if begins > 0 else 0,
+        "row_adders": max(0, begins) * g.kernel[0],
         "position": pe * bits_for(g.kernel[1] * g.pixel_words + 1),
         "row": pe * bits_for(g.kernel[0]) if g.kernel[0] > 1 else 0,
-        "select": pe * address * select_luts(g.kernel[0], family.lut_inputs) if g.kernel[0] > 1 else 0,
+        "row_select": pe * max(0, begins) * select_luts(g.kernel[0], family.lut_inputs) if g.kernel[0] > 1 else 0,
+        "lane_address": pe * address,
+        "column": pe * (pixel + 1) if any(g.padding) else 0,
         "padded": pe * bits if any(g.padding) else 0,
         "masks": len(set(g.masks(0))) - 1,
         "word": pe * (bits + reads.codebook.index_bits),
@@ -142,7 +185,7 @@ def rom_cost(width: int, depth: int, memory: str, family: Family = ICE40) -> Cos
     return Cost(luts=width * table_luts(depth, family.lut_inputs), ffs=width)
 
 
-def output_features(s: OutputStage) -> Features:
+def output_features(s: OutputStage, lut_inputs: int = 4) -> Features:
     """Structure that all output stages share, and what the stage names itself."""
     return {
         "base": 1,
@@ -154,7 +197,7 @@ def output_features(s: OutputStage) -> Features:
         "lanes": s.lanes,
         "sum": s.lanes * s.acc_bits,
         "result": s.lanes * s.type.bits,
-        **s.features,
+        **s.features(lut_inputs),
     }
 
 
@@ -170,7 +213,7 @@ def output_cost(s: OutputStage, family: Family = ICE40) -> Cost:
 def output_table_features(s: OutputStage, family: Family = ICE40) -> Features:
     """`output_features` with the stage's table where it is logic."""
     functions, selectors = _table_logic(s, family.lut_inputs) if s.memory == "luts" else (0, 0)
-    return {**output_features(s), "table": functions, "selectors": selectors}
+    return {**output_features(s, family.lut_inputs), "table": functions, "selectors": selectors}
 
 
 def _table_logic(s: OutputStage, lut_inputs: int) -> tuple[int, int]:
@@ -178,7 +221,7 @@ def _table_logic(s: OutputStage, lut_inputs: int) -> tuple[int, int]:
     known, key = _logic.setdefault(s.sums, {}), (s.name, s.lanes, lut_inputs)
     if key not in known:
         words = s.addressed
-        known[key] = (0, 0) if words is None else rom_logic(words, s.table[0], lut_inputs)
+        known[key] = (0, 0) if words is None else rom_logic(words, s.table[0], lut_inputs, shared=s.same_address)
     return known[key]
 
 
@@ -193,18 +236,22 @@ def gearbox_cost(kind: str, width: int, count: int, family: Family = ICE40) -> C
 
 
 def argmax_features(bits: int, lanes: int, words: int, index_bits: int) -> Features:
-    """Structure of an `ArgmaxStage`."""
-    return {"base": 1, "compare": bits * lanes, "index": index_bits * lanes, "words": bits_for(words)}
+    """Structure of an `ArgmaxStage`: the last lane writes to registers with an enable, those before it choose."""
+    before = lanes - 1
+    return {"base": 1, "carries": bits * lanes, "lanes": before, "select": (bits + index_bits) * before, "index": index_bits,
+            "words": bits_for(words)}
 
 
 def fifo_cost(width: int, depth: int, memory: str, family: Family = ICE40) -> Cost:
     """Price of a FIFO."""
-    return fitted(f"fifo {memory}", fifo_features(width, depth, memory), fifo_brams(width, depth, memory), family)
+    features = fifo_features(width, depth, memory, family.lut_inputs)
+    return fitted(f"fifo {memory}", features, fifo_brams(width, depth, memory), family)
 
 
 def top_k_features(bits: int, words: int, index_bits: int, count: int) -> Features:
-    """Structure of a `TopKStage`."""
-    return {"base": 1, "places": count, "values": bits * count, "indices": index_bits * count, "words": bits_for(words)}
+    """Structure of a `TopKStage`: into every place but the first goes a new element or the one above."""
+    return {"base": 1, "places": count, "carries": bits * count, "select": (bits + index_bits) * (count - 1),
+            "words": bits_for(words)}
 
 
 def stage_cost(stage: Stage, family: Family = ICE40) -> Cost:
@@ -232,7 +279,7 @@ def stage_cost(stage: Stage, family: Family = ICE40) -> Cost:
             front = adder_features(stage.types, stage.node.shifts, stage.plan.channels)
             return fitted("adder", front, family=family) + output_cost(stage.stage, family)
         case AveragePool():
-            front = averager_features(stage.plan.channels, stage.sums.bits)
+            front = averager_features(stage.input.type, stage.plan.channels, stage.sums.bits)
             return (window_cost(stage.window, stage.input.type.bits, family) + fitted("averager", front, family=family)
                     + output_cost(stage.stage, family))
         case Requantizer():

@@ -167,38 +167,52 @@ def select_luts(entries: int, lut_inputs: int = 4) -> int:
     return logic.luts([logic.table(words, index)])
 
 
-def rom_logic(words: Ints, width: int, lut_inputs: int = 4) -> tuple[int, int]:
+def filled(words: Ints, depth: int) -> Ints:
+    """``words (..., n)`` up to ``depth``, a power of two, where nothing is ever read behind the last.
+
+    As synthesis does it: a multiplexer one of whose halves is never read is no multiplexer, so that the other half stands
+    there too.
+    """
+    known, place = words.shape[-1], np.arange(depth)
+    block, half = np.zeros(depth, int), depth // 2
+    while half:
+        high = place >= block + half
+        unread = high & (block + half >= known)
+        place = np.where(unread, place - half, place)
+        block = np.where(high & ~unread, block + half, block)
+        half //= 2
+    return words[..., place]
+
+
+def rom_logic(words: Ints, width: int, lut_inputs: int = 4, *, shared: bool = False) -> tuple[int, int]:
     """Luts and selectors of ROMs in logic, by their content: what of `Logic` is quick enough for deep ones.
 
     Parameters
     ----------
     words
-        ``(tables, depth)`` words, each table with an address of its own.
+        ``(tables, depth)`` words, each table with an address of its own unless it is ``shared``.
     width
         Bits of a word.
 
     Returns
     -------
     tuple
-        Distinct functions of as many address bits as a lut has inputs, but constants and those of one bit; and distinct
-        two-way multiplexers behind them.
+        Distinct functions of as many address bits as a lut has inputs, but constants, those of one bit, and those that
+        leave room for them in the selector behind; and distinct two-way multiplexers behind them.
     """
     chunk = 1 << lut_inputs
     depth = max(chunk, 1 << (words.shape[1] - 1).bit_length())
-    bits = np.zeros((len(words), width, depth), np.uint64)
-    bits[:, :, :words.shape[1]] = words[:, None, :].astype(np.uint64) >> np.arange(width, dtype=np.uint64)[:, None]
+    bits = filled(words, depth)[:, None, :].astype(np.uint64) >> np.arange(width, dtype=np.uint64)[:, None]
     bits &= np.uint64(1)
+    if shared:
+        bits = bits.reshape(1, -1, depth)
     places = np.uint64(1) << np.arange(chunk, dtype=np.uint64)
-    functions = (bits.reshape(len(words), width, -1, chunk) * places).sum(axis=-1, dtype=np.uint64)
+    functions = (bits.reshape(*bits.shape[:2], -1, chunk) * places).sum(axis=-1, dtype=np.uint64)
     found, nodes = np.unique(functions, return_inverse=True)
     nodes: np.ndarray = nodes.reshape(functions.shape)
-    full = int(places.sum())
-    free = {0, full}
-    for bit in range(lut_inputs):
-        alone = sum(1 << place for place in range(chunk) if place >> bit & 1)
-        free |= {alone, full ^ alone}
-    costs = ~np.isin(found, np.array(sorted(free), np.uint64))
-    table = np.arange(len(words))[:, None, None]
+    room = lut_inputs - 2 if depth > chunk else 1
+    costs = _inputs_of(found, lut_inputs) > room
+    table = np.arange(len(bits))[:, None, None]
     luts = int(costs[np.unique(table * len(found) + nodes) % len(found)].sum())
     selectors, names = 0, len(found)
     while nodes.shape[2] > 1:
@@ -209,3 +223,12 @@ def rom_logic(words: Ints, width: int, lut_inputs: int = 4) -> tuple[int, int]:
         nodes = np.where(low_name == high_name, low_name, names + np.arange(len(pairs)))[place].reshape(low.shape)
         names += len(pairs)
     return luts, selectors
+
+
+def _inputs_of(functions: np.ndarray, lut_inputs: int) -> np.ndarray:
+    """How many of ``lut_inputs`` address bits functions depend on; each is a number whose bits are its values."""
+    count = np.zeros(len(functions), int)
+    for bit in range(lut_inputs):
+        low = sum(1 << place for place in range(1 << lut_inputs) if not place >> bit & 1)
+        count += (functions ^ functions >> np.uint64(1 << bit)) & np.uint64(low) != 0
+    return count

@@ -81,6 +81,11 @@ class OutputStage(ABC):
         return self.contents
 
     @property
+    def same_address(self) -> bool:
+        """Whether the tables of all lanes are read at one address: that of the row, if a result takes one step."""
+        return self.steps == 1
+
+    @property
     def read_by_sum(self) -> tuple[int, int]:
         """Width and depth of a block RAM in each lane that is addressed by the sum; width 0 if there is none."""
         return 0, 1
@@ -105,9 +110,14 @@ class OutputStage(ABC):
         """Bits of adders of which only the sign is used, where a stage has many: on iCE40 a cell each, but no lut."""
         return 0
 
-    @property
-    def features(self) -> Mapping[str, float]:
-        """What its price depends on beside the structure that all stages share: names and amounts (`costing`)."""
+    def features(self, lut_inputs: int) -> Mapping[str, float]:
+        """What its price depends on beside the structure that all stages share: names and amounts (`costing`).
+
+        Parameters
+        ----------
+        lut_inputs
+            Inputs of a lut, for what is packed into luts.
+        """
         return {}
 
     @abstractmethod

@@ -61,7 +61,7 @@ def priced(name, p) -> Cost:
         types = [TensorType((p["lanes"],), x["bits"], x["signed"]) for x in p["inputs"]]
         return fitted("adder", adder_features(types, p["shifts"], p["lanes"]))
     if name == "averager":
-        return fitted("averager", averager_features(p["lanes"], p["bits"]))
+        return fitted("averager", averager_features(TensorType((p["lanes"],), p["x_bits"]), p["lanes"], p["bits"]))
     if name == "top_k":
         return fitted("top_k", top_k_features(p["bits"], p["words"], p["index_bits"], p["count"]))
     return fitted("argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"]))

@@ -6,7 +6,7 @@ therefore built as the thresholds equal to it unless a plan names this stage; on
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from amaranth import Module, Mux, Signal, Value, signed, unsigned
@@ -20,10 +20,24 @@ from ..network import ActivationTable
 from ..network.tensor import Ints, signed_bits
 from ..output import OutputStage
 from ..sums import Sums
-from .scores import offset_bits, offset_table, offset_words
+from .scores import offset_adders, offset_bits, offset_table, offset_words
+from .shift import any_of
 
 DEEPEST = 2048
 """Most entries of a table: the words of the deepest block RAM of iCE40."""
+
+
+@cache
+def lookup_luts(words: tuple[int, ...], width: int, total: int, lut_inputs: int) -> int:
+    """Luts that clamp a number of ``total`` bits to the address of a word, and look its ``width`` bits up; 0: only clamp."""
+    logic = Logic(lut_inputs)
+    bits = (len(words) - 1).bit_length()
+    inputs = [logic.input(n) for n in range(total)]
+    place = [inputs[min(n, total - 1)] for n in range(max(total, bits + 2))]
+    above, luts = any_of(logic, place[bits:-1])
+    address = [logic.mux(place[-1], 0, logic.mux(above, 1, bit)) for bit in place[:bits]]
+    columns = [[word >> bit & 1 for word in words] for bit in range(width)]
+    return luts + logic.luts([logic.tree(column, address) for column in columns] if width else address)
 
 
 class TableLookup(OutputStage):
@@ -99,18 +113,10 @@ class TableLookup(OutputStage):
         above = 2 * (self.total_bits > self.step.shift + self.address_bits)
         return above + (max(1, self.address_bits - 3) if self.memory == "luts" else 0)
 
-    @property
-    def features(self) -> dict[str, float]:
-        logic = Logic()
-        index = [logic.input(bit) for bit in range(self.address_bits)]
-        bits = range(self.step.bits) if self.memory == "luts" else ()
-        tree = logic.luts([logic.tree([word >> bit & 1 for word in self.words], index) for bit in bits])
-        above = max(0, self.total_bits - self.step.shift - self.address_bits)
-        # Below the shift only carries are left of the adder.
-        added = self.total_bits - self.step.shift if self.offsets.any() else 0
-        return {"tree": self.lanes * tree, "clamp": self.lanes * self.address_bits * (above > 0), "above": self.lanes * above,
-                "offset": self.lanes * max(0, added),
-                "carries": self.lanes * min(self.step.shift, self.total_bits) * (added > 0)}
+    def features(self, lut_inputs: int) -> dict[str, float]:
+        return {**offset_adders(self, self.offsets, self.total_bits, self.step.shift),
+                "lookup": self.lanes * lookup_luts(tuple(self.words), 0 if self.memory == "bram" else self.step.bits,
+                                                   max(1, self.total_bits - self.step.shift), lut_inputs)}
 
     def create(self) -> wiring.Component:
         return _TableStage(self)

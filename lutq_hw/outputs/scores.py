@@ -27,6 +27,23 @@ def offset_words(stage: OutputStage, offsets: Ints) -> Ints | None:
     return np.stack([offsets[lane::stage.lanes] for lane in range(stage.lanes)]) & (1 << width) - 1
 
 
+def offset_adders(stage: OutputStage, offsets: Ints, bits: int, below: int = 0) -> dict[str, float]:
+    """Structure of the adders of `offset_table` in all lanes, each of ``bits``.
+
+    Where every offset of a lane ends in zeros nothing is added, and of the bits ``below`` only carries are used. A constant
+    leaves an input of a lut to what reads the sum.
+    """
+    added = {True: 0, False: 0}
+    carries = 0
+    for lane in range(stage.lanes):
+        mine = offsets[lane::stage.lanes]
+        union = int(np.bitwise_or.reduce(mine))
+        zeros = (union & -union).bit_length() - 1 if union else bits
+        added[bool((mine == mine[0]).all())] += max(0, bits - max(below, zeros))
+        carries += max(0, min(below, bits) - zeros)
+    return {"offset": added[False], "fixed": added[True], "carries": carries}
+
+
 def offset_table(stage: SerialStage, m: Module, lane: int, offsets: Ints) -> Value:
     """``offsets[o]`` of the channel that ``lane`` works on: a table, or a constant if all are equal."""
     words = offset_words(stage.stage, offsets)
@@ -59,6 +76,9 @@ class Scores(OutputStage):
     @property
     def contents(self) -> Ints | None:
         return offset_words(self, self.sums.bias)
+
+    def features(self, lut_inputs: int) -> dict[str, float]:
+        return offset_adders(self, self.sums.bias, self.type.bits)
 
     def create(self) -> wiring.Component:
         return _ScoreStage(self)

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cache, cached_property
 
 import numpy as np
 from amaranth import Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 
 from ..gateware.serial import SerialStage
+from ..logic_estimate import Logic
 from ..network import Shift, Thresholds
 from ..network.tensor import Ints, signed_bits
 from ..output import OutputStage
 from ..sums import Sums
-from .scores import offset_bits, offset_table, offset_words
+from .scores import offset_adders, offset_bits, offset_table, offset_words
+
+
+@cache
+def clamp_luts(total: int, bits: int, is_signed: bool, lut_inputs: int) -> dict[str, int]:
+    """Luts that clamp a signed number of ``total`` bits to a code of ``bits``, and those that tell whether to."""
+    logic = Logic(lut_inputs)
+    inputs = [logic.input(n) for n in range(max(1, total))]
+    number = [inputs[min(n, len(inputs) - 1)] for n in range(max(total, bits + 2))]
+    negative = number[-1]
+    if not is_signed:
+        above, luts = any_of(logic, number[bits:-1])
+        codes = [logic.mux(negative, 0, logic.mux(above, 1, bit)) for bit in number[:bits]]
+        return {"clamp": logic.luts(codes), "any": luts}
+    # Some bit above the code is not as the sign, which is one of these.
+    beyond, luts = any_of(logic, number[bits - 1:])
+    return {"clamp": logic.luts([logic.mux(beyond, negative, bit) for bit in number[:bits]]), "any": luts}
+
+
+def any_of(logic: Logic, bits: Sequence[int]) -> tuple[int, int]:
+    """Whether one of ``bits`` is set, as a bit of its own from which several others are made; and the luts that tell."""
+    different = sorted(set(bits))
+    if len(different) < 2:
+        return (different[0] if different else 0), 0
+    return logic.input(("any", *different)), -(-(len(different) - 1) // (logic.lut_inputs - 1))
 
 
 def even_spacing(step: Thresholds) -> int | None:
@@ -80,12 +106,10 @@ class ShiftSaturate(OutputStage):
     def contents(self) -> Ints | None:
         return offset_words(self, self.offsets)
 
-    @property
-    def features(self) -> dict[str, float]:
-        # Below the shift only carries are left of the adder.
-        added = self.total_bits - self.shift if self.offsets.any() else 0
-        return {"offset": self.lanes * max(0, added), "carries": self.lanes * min(self.shift, self.total_bits) * (added > 0),
-                "above": self.lanes * max(0, self.total_bits - self.shift - self.type.bits)}
+    def features(self, lut_inputs: int) -> dict[str, float]:
+        return {**offset_adders(self, self.offsets, self.total_bits, self.shift),
+                **{name: self.lanes * luts for name, luts in
+                   clamp_luts(self.total_bits - self.shift, self.type.bits, self.type.signed, lut_inputs).items()}}
 
     def create(self) -> wiring.Component:
         return _ShiftStage(self)

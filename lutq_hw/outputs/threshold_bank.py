@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 
+import numpy as np
 from amaranth import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 
 from ..gateware.rom import Rom
 from ..gateware.serial import SerialStage
-from ..logic_estimate import Logic
+from ..logic_estimate import Logic, filled
 from ..network import Thresholds
 from ..network.tensor import Ints, signed_bits
 from ..output import OutputStage
 from ..sums import Sums
-from .scores import offset_bits, offset_table, offset_words
+from .scores import offset_adders, offset_bits, offset_table, offset_words
 from .thresholds import folded_bounds
 
 OWN = 7
@@ -53,6 +54,35 @@ def ones(thermometer: Sequence[Value]) -> list[Value]:
     rest = [Mux(thermometer[half], high, low)
             for low, high in zip(thermometer[:half], thermometer[half + 1:], strict=True)]
     return [*ones(rest), thermometer[half]]
+
+
+@cache
+def compare_luts(bounds: tuple[int | None, ...], bits: int, mixed: bool, lut_inputs: int) -> int:
+    """Luts of a lane between its sum of ``bits``, or the signs of comparisons with stored bounds (None), and its code.
+
+    ``bounds`` are compared with the sum as a number without sign; with ``mixed`` a stored bit inverts the code.
+    """
+    logic = Logic(lut_inputs)
+    value = [logic.input(bit) for bit in range(bits)]
+    thermometer = []
+    for t, bound in enumerate(bounds):
+        met = logic.input(("sign", t)) if bound is None else int(bound < 1 << bits)
+        if bound is not None and 0 < bound < 1 << bits:
+            for n, bit in enumerate(value):
+                met = logic.mux(bit, met, 0) if bound >> n & 1 else logic.mux(bit, 1, met)
+        thermometer.append(met)
+    down = logic.input("down") if mixed else 0
+    return logic.luts([logic.xor(bit, down) for bit in _height(logic, thermometer)])
+
+
+def _height(logic: Logic, thermometer: Sequence[int]) -> list[int]:
+    """`ones` of bits in ``logic``."""
+    if not thermometer:
+        return []
+    half = len(thermometer) // 2
+    rest = [logic.mux(thermometer[half], high, low)
+            for low, high in zip(thermometer[:half], thermometer[half + 1:], strict=True)]
+    return [*_height(logic, rest), thermometer[half]]
 
 
 class ThresholdBank(OutputStage):
@@ -123,17 +153,15 @@ class ThresholdBank(OutputStage):
         """Whether some channels count upwards and some downwards."""
         return self.rows > 1 and len(set(self.step.descending.tolist())) > 1
 
-    @cached_property
-    def columns(self) -> tuple[int, float]:
-        """Bits that the tables of all lanes hold in a row, and LUT4 of these tables in logic. Equal bits are one cell."""
+    def _columns(self, lut_inputs: int) -> tuple[int, float]:
+        """Bits that the tables of all lanes hold in a row, and luts of these tables in logic. Equal bits are one cell."""
         width = self.table[0] if self.varying or self.mixed else 0
         tables = [self.words(lane) for lane in range(self.lanes)]
         found = list(dict.fromkeys(tuple(word >> n & 1 for word in words) for words in tables for n in range(width)))
-        logic = Logic()
+        logic = Logic(lut_inputs)
         row = [logic.input(bit) for bit in range((self.rows - 1).bit_length())]
-        rest = (0,) * ((1 << len(row)) - self.rows)
-        sample = found[:SAMPLE]
-        luts = logic.luts([logic.tree([*column, *rest], row) for column in sample])
+        sample = filled(np.array(found[:SAMPLE], int).reshape(-1, self.rows), 1 << len(row))
+        luts = logic.luts([logic.tree(column, row) for column in sample.tolist()])
         return len(found), luts * len(found) / max(1, len(sample))
 
     def words(self, lane: int) -> list[int]:
@@ -157,16 +185,17 @@ class ThresholdBank(OutputStage):
     def lone_carries(self) -> int:
         return self.lanes * len(self.varying) * self.word_bits
 
-    @property
-    def features(self) -> dict[str, float]:
+    def features(self, lut_inputs: int) -> dict[str, float]:
         bits = signed_bits(*self.total_range)
-        stored, luts = self.columns if self.memory == "luts" else (0, 0.0)
-        fixed = [bound + (1 << bits - 1) for t, bound in enumerate(self.bounds[0].tolist()) if t not in self.varying]
-        # Zeros that a constant ends in need no comparison.
-        chains = [(bits - (bound & -bound).bit_length()) / 3 + 1 for bound in fixed if 0 < bound < 1 << bits]
-        return {"carries": self.lanes * len(self.varying) * self.word_bits, "constant": self.lanes * sum(chains),
-                "offset": self.acc_bits * sum(bool(self.offsets[lane::self.lanes].any()) for lane in range(self.lanes)),
-                "columns": luts, "column_ffs": stored, "code": self.lanes * self.bounds.shape[1]}
+        stored, luts = self._columns(lut_inputs) if self.memory == "luts" else (0, 0.0)
+        constants = [tuple(None if t in self.varying else bound + (1 << bits - 1) for t, bound in enumerate(row))
+                     for row in self.bounds[:self.lanes].tolist()]
+        compared = sum(compare_luts(row, bits, self.mixed, lut_inputs) for row in constants)
+        if self.offsets.any() and self.bounds.shape[1] == 1:
+            compared = 0  # one reader of an adder's bits shares its luts
+        return {**offset_adders(self, self.offsets, max(bits, self.acc_bits)), "bounds": compared,
+                "signs": self.lanes * len(self.varying), "carries": self.lanes * len(self.varying) * self.word_bits,
+                "columns": luts, "column_ffs": stored}
 
     def create(self) -> wiring.Component:
         return _BankStage(self)

@@ -92,15 +92,14 @@ class ThresholdSearch(OutputStage):
         return self.word_bits + self.inverts, self.rows << self.step.bits
 
     @property
-    def addressed(self) -> Ints:
-        return self.contents[:, 1::2] if self.step.bits == 1 else self.contents
+    def same_address(self) -> bool:
+        return False
 
-    @property
-    def features(self) -> dict[str, float]:
-        # Compared with a constant, a sum also takes luts.
-        constant = self.step.bits == 1 and self.table[1] == 2
-        return {"constant": self.lanes * self.acc_bits if constant else 0,
-                "carries": self.lanes * self.word_bits}
+    def features(self, lut_inputs: int) -> dict[str, float]:
+        # Of each bit: what is found, the next trial, the code so far; and the sign of the comparison. Compared with a
+        # constant, a sum also takes luts.
+        return {"search": self.lanes * (3 * self.step.bits + 1),
+                "constant": self.lanes * self.acc_bits if self.table[1] == 2 else 0, "carries": self.lanes * self.word_bits}
 
     def create(self) -> wiring.Component:
         return _SearchStage(self)

@@ -83,12 +83,12 @@ class PipelinedSearch(OutputStage):
         first = period - 2
         return tuple(cycle % period in ((first, first + 1) if self.pairs else (first,)) for cycle in range(self.interval))
 
-    @property
-    def features(self) -> dict[str, float]:
+    def features(self, lut_inputs: int) -> dict[str, float]:
         width = self.lanes * self.acc_bits
         loads = self.pe * self.acc_bits * self.at_once
         return {"held": loads + width if self.pairs and self.slices > 2 else loads, "held_ffs": loads,
-                "steps": 2 * self.comparisons, "carries": self.lanes * self.search.word_bits}
+                "steps": 2 * self.comparisons, "search": self.lanes * (3 * self.comparisons + 1),
+                "carries": self.lanes * self.search.word_bits}
 
     def create(self) -> wiring.Component:
         return _PipelinedStage(self)

@@ -207,11 +207,12 @@ def nonzero_candidates(network: Network, node: WeightNode, units: Iterable[str],
         return []
     if (flat.assignments != nonzero.zero_index(flat)).mean() > WORTH_SKIPPING:
         return []
-    parts, free = TimedParts(node, x, target), balance.free_order(network, node)
+    free = balance.free_order(network, node)
     found: list[Candidate] = []
-    outputs = usable_outputs(parts.sums)
+    outputs = usable_outputs(sums_of(node, x))
     for pe in divisors(node.outputs, MAX_PORTS):
         ordered = balance.with_outputs(node, nonzero.balanced(flat, pe)) if free and pe > 1 else node
+        parts = TimedParts(ordered, x, target)  # the tables of an output stage are in that order too
         for unit in (name for name in units if UNITS[name].any_length):
             plan = LayerPlan(node=node.name, unit=unit, pe=pe, channels=1, terms="nonzero")
             layer = Layer(node.name, ordered, x, plan)
