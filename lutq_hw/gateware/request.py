@@ -122,7 +122,8 @@ class RequestParser(wiring.Component):
     Attributes
     ----------
     i, error
-        As `UartReceiver` gives them.
+        As `UartReceiver` gives them: a byte's bits are those of ``i`` a cycle before it is valid, too, and bytes are at least
+        ten cycles apart.
     put, rewind, commit, last, free
         To the `FrameBuffer`; its data is that of ``i``.
     room
@@ -143,13 +144,18 @@ class RequestParser(wiring.Component):
         m = Module()
         self.command, self.tag, self.code = Signal(4), Signal(4), Signal(4)
         self.length_low = Signal()  # the low byte was that of infer (or zero, for the others)
-        self.refused = Signal()
+        self.magic, self.low, self.high = Signal(2), Signal(), Signal()  # what the byte is that comes
+        self.refused, self.damaged = Signal(), Signal()
         self.quiet = Signal()  # bytes outside frames have been complained about
         self.silence = Signal(range(self.timeout + 1))
         self.known, self.infer = Signal(), Signal()
-        m.d.comb += [
+        # A byte is there before it is offered: what it is, is found meanwhile.
+        byte, low, high = self.i.payload, self.infer_bytes & 0xFF, self.infer_bytes >> 8
+        m.d.sync += [
             self.known.eq((self.command >= min(Command)) & (self.command <= max(Command))),
             self.infer.eq(self.command == Command.INFER),
+            self.magic.eq(Cat(byte == value for value in MAGIC)),
+            self.low.eq(byte == Mux(self.infer, low, 0)), self.high.eq(byte == Mux(self.infer, high, 0)),
         ]
         # Said in the cycle after a frame's end, when the tag is about to be forgotten.
         m.d.comb += self.answer.payload.eq(Cat(self.code, self.tag))
@@ -188,7 +194,7 @@ class RequestParser(wiring.Component):
         with m.State("MAGIC_0"):
             m.d.comb += [self.crc.start.eq(1), self.rewind.eq(1)]
             m.d.sync += self.tag.eq(0)
-            with m.If(self.i.valid & (self.i.payload == MAGIC[0])):
+            with m.If(self.i.valid & self.magic[0]):
                 m.next = "MAGIC_1"
             with m.Elif((self.i.valid | self.error) & ~self.quiet):
                 self._fail(m, AnswerCode.OUT_OF_SYNC)
@@ -197,9 +203,9 @@ class RequestParser(wiring.Component):
         with m.State("MAGIC_1"):
             m.d.comb += self.crc.start.eq(1)
             with m.If(self.i.valid):
-                with m.If(self.i.payload == MAGIC[1]):
+                with m.If(self.magic[1]):
                     m.next = "HEAD"
-                with m.Elif(self.i.payload != MAGIC[0]):
+                with m.Elif(~self.magic[0]):
                     with m.If(self.quiet):
                         m.next = "MAGIC_0"
                     with m.Else():
@@ -207,16 +213,14 @@ class RequestParser(wiring.Component):
             self._guard(m)
 
     def _read_header(self, m: Module) -> None:
-        low, high = self.infer_bytes & 0xFF, self.infer_bytes >> 8
-        byte = self.i.payload
         with m.State("HEAD"):
             with m.If(self.i.valid):
                 m.d.comb += self.crc.valid.eq(1)
-                m.d.sync += Cat(self.command, self.tag).eq(byte)
+                m.d.sync += Cat(self.command, self.tag).eq(self.i.payload)
                 m.next = "LENGTH_0"
             self._guard(m)
         with m.State("LENGTH_0"):
-            m.d.sync += self.length_low.eq(byte == Mux(self.infer, low, 0))
+            m.d.sync += self.length_low.eq(self.low)
             with m.If(self.i.valid):
                 m.d.comb += self.crc.valid.eq(1)
                 m.next = "LENGTH_1"
@@ -227,7 +231,7 @@ class RequestParser(wiring.Component):
                 m.d.comb += self.crc.valid.eq(1)
                 with m.If(~self.known):
                     self._fail(m, AnswerCode.UNKNOWN_COMMAND)
-                with m.Elif(~self.length_low | (byte != Mux(self.infer, high, 0))):
+                with m.Elif(~self.length_low | ~self.high):
                     self._fail(m, AnswerCode.BAD_LENGTH)
                 with m.Elif(self.infer):
                     m.next = "PAYLOAD"
@@ -252,8 +256,11 @@ class RequestParser(wiring.Component):
 
     def _check(self, m: Module) -> None:
         with m.State("CHECK"):
+            m.d.sync += self.damaged.eq(self.crc.crc != 0)
+            m.next = "DECIDE"
+        with m.State("DECIDE"):
             m.next = "MAGIC_0"
-            with m.If(self.crc.crc != 0):
+            with m.If(self.damaged):
                 self._fail(m, AnswerCode.BAD_CRC)
             with m.Else():
                 m.d.sync += self.quiet.eq(0)

@@ -32,7 +32,7 @@ class UartReceiver(wiring.Component):
     rx
         The line, idle high, asynchronous.
     o
-        Bytes; valid for one cycle.
+        Bytes; valid for one cycle. The payload is steady from a bit's time before until the next start bit.
     error
         High for one cycle instead of ``o.valid`` if the stop bit was low; the line must go high before the next byte.
     """
@@ -108,12 +108,14 @@ class UartTransmitter(wiring.Component):
         m = Module()
         ticks = Signal(range(self.divisor))
         shift = Signal(9)  # what follows the bit on the line; the highest one is the stop bit, zeros behind it
-        ready = Signal(init=1)  # nothing left of either, decided a cycle ahead: much of the host link waits for it
+        # Both decided a cycle ahead, since much of the host link waits for them: the bit has been on the line for its time,
+        # and nothing is left of the byte either.
+        done, ready = Signal(init=1), Signal(init=1)
         m.d.comb += self.i.ready.eq(ready)
-        with m.If(ticks != 0):
-            m.d.sync += [ticks.eq(ticks - 1), ready.eq((shift == 0) & (ticks == 1))]
-        with m.Elif(shift != 0):
-            m.d.sync += [self.tx.eq(shift[0]), shift.eq(shift >> 1), ticks.eq(self.divisor - 1)]
+        with m.If(~done):
+            m.d.sync += [ticks.eq(ticks - 1), done.eq(ticks == 1), ready.eq((shift == 0) & (ticks == 1))]
+        with m.Elif(~ready):
+            m.d.sync += [self.tx.eq(shift[0]), shift.eq(shift >> 1), ticks.eq(self.divisor - 1), done.eq(0)]
         with m.Elif(self.i.valid):
-            m.d.sync += [self.tx.eq(0), shift.eq(Cat(self.i.payload, 1)), ticks.eq(self.divisor - 1), ready.eq(0)]
+            m.d.sync += [self.tx.eq(0), shift.eq(Cat(self.i.payload, 1)), ticks.eq(self.divisor - 1), done.eq(0), ready.eq(0)]
         return m
