@@ -77,26 +77,33 @@ def describe(file: str, p: Point, family: Family) -> tuple[str, Features]:
     return "argmax", argmax_features(p["bits"], p["lanes"], p["words"], p["index_bits"])
 
 
-PRIOR = 2.0
-"""How many points' worth coefficients are held to what they should be: few points do not tell many features apart. Of 1/4 to
-8 it errs least on a fitted point that is left out, over all parts and families."""
+PRIOR = 1.0
+"""How many points' worth coefficients are held to what they should be: few points do not tell many features apart. Of 1 to 4,
+and with `HELD` of 0 to 0.4, errs little on fitted points that are left out one at a time, over all parts and families."""
 
 
-CARRIES = 1.0
-"""Luts for each bit of an adder of which only the carry is used, where nothing is known yet: none on iCE40, whose carry is a
-cell of its own, but one in families whose adders are luts with their carry (ECP5, Gowin) or need one for it (7 series)."""
+HELD = 0.3
+"""The least that a coefficient twice as large as it should be counts, as the error of a point: of what the fitted points have
+little of they tell nothing."""
 
-COUNTED = ("held", "offset", "clamp", "lookup", "search", "bounds", "signs", "columns", "result", "table", "selectors",
-           "row_starts", "row_adders", "row_select", "lane_address", "align", "tables", "padding", "column", "pixel", "group",
-           "sum_bits", "compress")
+COUNTED = ("held", "offset", "fixed", "clamp", "lookup", "search", "bounds", "signs", "columns", "result", "table",
+           "selectors", "row_starts", "row_adders", "row_select", "lane_address", "align", "tables", "padding", "column",
+           "pixel", "group", "sum_bits", "compress")
 """Features that are luts of their own on iCE40, however many Yosys makes of them."""
 
-REGISTERS = ("held_ffs", "sum", "column_ffs", "word", "words")
-"""Features that are flip-flops only."""
+NO_LUTS = ("held_ffs", "sum", "column_ffs", "word", "words", "merged", "inverted")
+"""Features that are flip-flops only, or share luts, or are cells without a lut, on iCE40."""
 
 
-BESIDE_CARRY = {"series7": {"sum_bits": 0.0, "pairs": 1.0, "first": 1.0}}
-"""Where the sum is made in the cell of the carry, beside the lut: bits with one operand take no lut."""
+CARRY_CELLS = {
+    "ecp5": {"carries": 1.0, "fixed": 1.0, "any": 1.0, "merged": 1.0},
+    "gowin": {"carries": 1.0, "fixed": 1.0, "any": 1.0, "merged": 1.0},
+    "series7": {"carries": 1.0, "any": 1.0, "merged": 1.0, "fixed": 0.0, "inverted": 1.0, "sum_bits": 0.0, "pairs": 1.0,
+                "first": 1.0},
+}
+"""Luts where nothing is known yet, of what depends on the cell that holds a carry. On iCE40 it is beside the lut that adds: a
+bit of which only the carry is used is no lut, and a lut that adds a constant has room for what reads it. ECP5 and Gowin
+add in the cell of the carry, 7 series behind it, where a bit with one operand is no lut."""
 
 KEPT = 0.35
 """Worst error in luts, on points not fitted, up to which a fit is used; with a worse one the part is priced as on iCE40."""
@@ -118,6 +125,7 @@ def fit(rows: Sequence[tuple[Features, Point]], resource: str,
     if prior is not None:
         # What one coefficient more or less means for a usual point that has the feature.
         share = np.sqrt(PRIOR) * matrix.sum(axis=0) / np.maximum(1, (matrix != 0).sum(axis=0))
+        share = np.maximum(share, [HELD / max(1.0, prior.get(name, 0.0)) for name in names])
         share[[name not in prior for name in names]] = 0.0
         matrix = np.vstack([matrix, np.diag(share)])
         wanted = np.concatenate([wanted, share * [prior.get(name, 0.0) for name in names]])
@@ -128,15 +136,14 @@ def fit(rows: Sequence[tuple[Features, Point]], resource: str,
 
 
 def prior(ice40: Mapping[str, float] | None, resource: str, features: Features, family: Family) -> Mapping[str, float]:
-    """What a part's coefficients are held to: on iCE40 those of luts that are counted, to 1, and those of registers, to no
-    luts; elsewhere those of iCE40, but for what the family's carry cells do."""
+    """What a part's coefficients are held to: on iCE40 those of luts that are counted, to 1, and of what
+    is none, to 0; elsewhere those of iCE40, but for what the family's carry cells do."""
     if ice40 is None:
-        known = dict.fromkeys(COUNTED, 1.0) | dict.fromkeys(REGISTERS, 0.0)
+        known = dict.fromkeys(COUNTED, 1.0) | dict.fromkeys(NO_LUTS, 0.0)
         return {name: value for name, value in known.items() if name in features and resource == "luts"}
     held: dict[str, float] = dict.fromkeys(features, 0.0) | dict(ice40)
     if resource == "luts":
-        known = {"carries": CARRIES} | BESIDE_CARRY.get(family.name, {})
-        held |= {name: value for name, value in known.items() if name in features}
+        held |= {name: value for name, value in CARRY_CELLS.get(family.name, {}).items() if name in features}
     return held
 
 

@@ -238,7 +238,7 @@ def gearbox_cost(kind: str, width: int, count: int, family: Family = ICE40) -> C
 def argmax_features(bits: int, lanes: int, words: int, index_bits: int) -> Features:
     """Structure of an `ArgmaxStage`: the last lane writes to registers with an enable, those before it choose."""
     before = lanes - 1
-    return {"base": 1, "carries": bits * lanes, "lanes": before, "select": (bits + index_bits) * before, "index": index_bits,
+    return {"base": 1, "compare": bits * lanes, "lanes": before, "select": (bits + index_bits) * before, "index": index_bits,
             "words": bits_for(words)}
 
 
@@ -250,7 +250,7 @@ def fifo_cost(width: int, depth: int, memory: str, family: Family = ICE40) -> Co
 
 def top_k_features(bits: int, words: int, index_bits: int, count: int) -> Features:
     """Structure of a `TopKStage`: into every place but the first goes a new element or the one above."""
-    return {"base": 1, "places": count, "carries": bits * count, "select": (bits + index_bits) * (count - 1),
+    return {"base": 1, "places": count, "compare": bits * count, "select": (bits + index_bits) * (count - 1),
             "words": bits_for(words)}
 
 

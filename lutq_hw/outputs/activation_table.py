@@ -29,15 +29,23 @@ DEEPEST = 2048
 
 @cache
 def lookup_luts(words: tuple[int, ...], width: int, total: int, lut_inputs: int) -> int:
-    """Luts that clamp a number of ``total`` bits to the address of a word, and look its ``width`` bits up; 0: only clamp."""
+    """Luts that clamp a number of ``total`` bits to the address of a word, and look its ``width`` bits up; 0: only clamp.
+
+    Few bits are looked up first, and are those of the first or last word where the number is beyond these.
+    """
     logic = Logic(lut_inputs)
     bits = (len(words) - 1).bit_length()
     inputs = [logic.input(n) for n in range(total)]
     place = [inputs[min(n, total - 1)] for n in range(max(total, bits + 2))]
     above, luts = any_of(logic, place[bits:-1])
     address = [logic.mux(place[-1], 0, logic.mux(above, 1, bit)) for bit in place[:bits]]
+    if not width:
+        return luts + logic.luts(address)
     columns = [[word >> bit & 1 for word in words] for bit in range(width)]
-    return luts + logic.luts([logic.tree(column, address) for column in columns] if width else address)
+    before = logic.luts([logic.tree(column, address) for column in columns])
+    behind = logic.luts([logic.mux(place[-1], column[0], logic.mux(above, column[-1], logic.tree(column, place[:bits])))
+                         for column in columns])
+    return luts + min(before, behind)
 
 
 class TableLookup(OutputStage):

@@ -30,18 +30,22 @@ def offset_words(stage: OutputStage, offsets: Ints) -> Ints | None:
 def offset_adders(stage: OutputStage, offsets: Ints, bits: int, below: int = 0) -> dict[str, float]:
     """Structure of the adders of `offset_table` in all lanes, each of ``bits``.
 
-    Where every offset of a lane ends in zeros nothing is added, and of the bits ``below`` only carries are used. A constant
-    leaves an input of a lut to what reads the sum.
+    Where every offset of a lane ends in zeros nothing is added, and of the bits ``below`` only carries are used. A bit that
+    is the same in all of them leaves an input of a lut to what reads the sum; where sums are made in another cell, it is an
+    inverter or nothing.
     """
-    added = {True: 0, False: 0}
-    carries = 0
+    mask, high = (1 << bits) - 1, -1 << below
+    found = {"offset": 0, "fixed": 0, "inverted": 0, "carries": 0}
     for lane in range(stage.lanes):
-        mine = offsets[lane::stage.lanes]
-        union = int(np.bitwise_or.reduce(mine))
-        zeros = (union & -union).bit_length() - 1 if union else bits
-        added[bool((mine == mine[0]).all())] += max(0, bits - max(below, zeros))
-        carries += max(0, min(below, bits) - zeros)
-    return {"offset": added[False], "fixed": added[True], "carries": carries}
+        mine = offsets[lane::stage.lanes] & mask
+        union, common = int(np.bitwise_or.reduce(mine)), int(np.bitwise_and.reduce(mine))
+        added = mask & -(union & -union)
+        varying = union & ~common
+        found["offset"] += (varying & high).bit_count()
+        found["fixed"] += (added & ~varying & high).bit_count()
+        found["inverted"] += common.bit_count()
+        found["carries"] += (added & ~high).bit_count()
+    return dict(found)
 
 
 def offset_table(stage: SerialStage, m: Module, lane: int, offsets: Ints) -> Value:

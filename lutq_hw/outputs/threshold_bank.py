@@ -191,9 +191,9 @@ class ThresholdBank(OutputStage):
         constants = [tuple(None if t in self.varying else bound + (1 << bits - 1) for t, bound in enumerate(row))
                      for row in self.bounds[:self.lanes].tolist()]
         compared = sum(compare_luts(row, bits, self.mixed, lut_inputs) for row in constants)
-        if self.offsets.any() and self.bounds.shape[1] == 1:
-            compared = 0  # one reader of an adder's bits shares its luts
-        return {**offset_adders(self, self.offsets, max(bits, self.acc_bits)), "bounds": compared,
+        behind_adder = bool(self.offsets.any()) and self.bounds.shape[1] == 1  # shares its luts, where it is made of luts
+        return {**offset_adders(self, self.offsets, max(bits, self.acc_bits)), "bounds": compared * (not behind_adder),
+                "merged": compared * behind_adder,
                 "signs": self.lanes * len(self.varying), "carries": self.lanes * len(self.varying) * self.word_bits,
                 "columns": luts, "column_ffs": stored}
 
