@@ -44,6 +44,7 @@ from lutq_hw.units import UNITS
 from .drive import PipelineTimer, Run, Wrong
 from .memories import fifo_checks, ram_checks, rom_checks
 from .stages import cheapest, drawn_networks, engine_runs
+from .windows import window_checks
 
 
 class Check(Protocol):
@@ -338,7 +339,7 @@ def targets() -> dict[str, Target]:
               for name, stage in OUTPUTS.items()}
     own: dict[str, Callable[[], Sequence[Check]]] = {
         "skid": skid_checks, "gearbox": gearbox_checks, "argmax": argmax_checks, "fifo": fifo_checks,
-        "ram": ram_checks, "rom": rom_checks,
+        "ram": ram_checks, "rom": rom_checks, "window": window_checks, "row_buffer": window_checks,
         "serial": lambda: interleaved([stage_checks(name) for name in OUTPUTS]),
     }
     own |= dict.fromkeys(("mac_array", "accumulate", "weighted_sum", *LANE_PARTS),
