@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import random
 import sys
 import tempfile
@@ -40,6 +41,7 @@ from lutq_hw.outputs import OUTPUTS
 from lutq_hw.sums import Sums
 from lutq_hw.timing import ArgmaxTimer, CollectTimer, SplitTimer, output_timer
 from lutq_hw.units import UNITS
+from lutq_hw.units.bucket import Bucket
 
 from .drive import PipelineTimer, Run, Wrong
 from .memories import fifo_checks, ram_checks, rom_checks
@@ -137,6 +139,9 @@ def unit_run(unit: MacUnit, seed: int, folds: Sequence[int]) -> Run:
                legal, unit.startup + unit.gap)
 
 
+BUCKETS = 32
+"""Running sums of a unit, at most."""
+
 SPECIAL: dict[str, list[tuple[Any, int, bool, int, int]]] = {
     "add-subtract": [(codebook((-1, 1)), 1, False, 2, 4), (codebook((-1, 1)), 4, True, 2, 3)],
     "shared-products": [(codebook(table=[[0, 3, -1], [2, -2, 1], [1, 1, 0], [-3, 0, 2]]), 2, False, 2, 2)],
@@ -160,7 +165,10 @@ def unit_checks(name: str) -> list[Check]:
     big = [(random_table(rng, 8, entries), 8, False) for entries in (3, 12)] if name == "product-table" else []
     checks: list[Check] = []
     for number, (book, x_bits, x_signed) in enumerate(kinds + big):
-        pe, simd = shapes[number % len(shapes)] if len(book.assignments[0]) < 10 else (1, 2)
+        order = [shapes[n % len(shapes)] for n in range(number, number + len(shapes))]
+        pe, simd = order[0] if len(book.assignments[0]) < 10 else (1, 2)
+        if issubclass(UNITS[name], Bucket):  # proofs about memories take long
+            pe, simd = next(shape for shape in order if math.prod(shape) * book.entries <= BUCKETS)
         acc_bits = (16, 12, 20, 5)[number % 4]
         spread = pe if UNITS[name].spreads and number % 3 == 2 else 1
         unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits, spread=spread,
