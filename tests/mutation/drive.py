@@ -111,6 +111,9 @@ class Run:
     legal: Callable[[Module, Value, Value], Value] | None = None
     """Makes any payload one that can occur, given when a word is taken; None: all can."""
 
+    pauses: tuple[float, float] | None = None
+    """How often nothing is offered, and nothing taken; None: as the seed says."""
+
     warm: int = 0
     """Cycles that come on top of those before the reset: so many pass until a word is taken."""
 
@@ -123,7 +126,7 @@ class Run:
         dut: Any = self.make()
         reset = Signal()
         rng = random.Random(self.seed)
-        idle, stall = PAUSES[self.seed % len(PAUSES)]
+        idle, stall = self.pauses or PAUSES[self.seed % len(PAUSES)]
 
         async def bench(ctx: Any) -> None:
             await self.part(ctx, dut, rng, idle, stall, limit=self.warm + rng.randrange(3, 30))

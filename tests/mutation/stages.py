@@ -12,13 +12,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import numpy as np
 from random_cases import Drawn, draw
 
 from lutq_hw.gateware.accelerator import component
 from lutq_hw.geometry import WindowGeometry
 from lutq_hw.joins import AveragePool, Fifo, Fork, Join, Requantizer
-from lutq_hw.network import TensorType
+from lutq_hw.network import Codebook, Conv2d, Flatten, Input, Network, Output, Shift, TensorType
 from lutq_hw.pipeline import Layer, Pool, Stage, TopK, pipeline
+from lutq_hw.plan import LayerPlan, Plan
+from lutq_hw.sim.stalls import Stalls
 from lutq_hw.timing import timer
 
 from .drive import Run
@@ -30,6 +33,9 @@ COUNTS: dict[type, int] = {Layer: 40, Pool: 10, AveragePool: 8}
 
 WORDS = 16
 """That pass through an engine at least."""
+
+PAUSES = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.9), (0.3, 0.85))
+"""How often nothing is offered, and nothing taken: an engine is slow, and so must be who holds it up."""
 
 
 @functools.cache
@@ -93,7 +99,7 @@ class Engine:
         stage, promised = self.stage, timer(self.stage)  # what it promises without the change
         # A copy for every build: what a layer has worked out once it remembers, and the change would not show.
         return Run(lambda: component(replace(stage)), lambda: copy.deepcopy(promised), self.words, self.results, seed,
-                   warm=seed * 17 % 97)
+                   pauses=PAUSES[seed % len(PAUSES)], warm=seed * 17 % 97)
 
 
 def windows(g: WindowGeometry) -> Iterator[str]:
@@ -111,16 +117,48 @@ def codes(x: TensorType) -> Iterator[str]:
     yield f"signed {x.signed}"
 
 
+def engines(drawn: Drawn) -> Iterator[Engine]:
+    """Those of a network."""
+    parts, probes = pipeline(drawn.network, drawn.plan), drawn.case.probes
+    for stage, inputs, outputs in zip(parts.stages, parts.inputs, parts.outputs, strict=True):
+        words, results = ([probes[n].words for n in numbers] for numbers in (inputs, outputs))
+        again = -(-WORDS // max(map(len, words + results)))  # frames may come again
+        yield Engine(stage, [[*w] * again for w in words], [[*r] * again for r in results])
+
+
 @functools.cache
 def engine_runs() -> tuple[Run, ...]:
     """Engines of all kinds, with all that is special about each."""
     pools: dict[type, list[tuple[Engine, set[str], float]]] = {}
     for drawn in drawn_networks():
-        parts, probes = pipeline(drawn.network, drawn.plan), drawn.case.probes
-        for stage, inputs, outputs in zip(parts.stages, parts.inputs, parts.outputs, strict=True):
-            words, results = ([probes[n].words for n in numbers] for numbers in (inputs, outputs))
-            again = -(-WORDS // max(map(len, words + results)))  # frames may come again
-            engine = Engine(stage, [[*w] * again for w in words], [[*r] * again for r in results])
-            pools.setdefault(type(stage), []).append((engine, set(engine.features()), engine.price))
+        for engine in engines(drawn):
+            pools.setdefault(type(engine.stage), []).append((engine, set(engine.features()), engine.price))
     chosen = [engine for kind, pool in pools.items() for engine in cheapest(pool, COUNTS.get(kind, 6))]
     return tuple(engine.run(seed) for seed, engine in enumerate(chosen))
+
+
+SPARSE = (
+    ((4, 3, 1), (3, 2), 1, (0, 0), 2, 1), ((4, 3, 2), (3, 1), 1, (1, 0), 2, 2), ((2, 4, 1), (1, 3), 1, (0, 1), 4, 2),
+    ((3, 4, 2), (2, 3), 2, (1, 1), 2, 1), ((3, 3, 1), (3, 3), 1, (1, 1), 3, 3), ((1, 1, 9), (1, 1), 1, (0, 0), 4, 2),
+    ((5, 2, 1), (4, 1), 1, (2, 0), 2, 1), ((4, 4, 1), (2, 2), 2, (0, 0), 2, 2),
+)
+"""Of convolutions that skip zeros: shape, kernel, stride, padding, channels, and those computed together."""
+
+
+def sparse_runs() -> list[Run]:
+    """Layers that read only weights that are not zero, with kernels of all forms; half of them are held up often."""
+    runs = []
+    for seed, (shape, kernel, stride, padding, outputs, pe) in enumerate(SPARSE):
+        rng = np.random.default_rng(seed)
+        index = rng.choice(3, (outputs, *kernel, shape[2]), p=(0.25, 0.5, 0.25))
+        index[0, 0, 0, 0], index[-1, -1, -1, -1] = 1, 0
+        weights = Codebook(index, dictionary=[-1, 0, 1])
+        conv = Conv2d("conv", "x", weights, stride=stride, padding=padding, step=Shift(0, 3, True))
+        network = Network("sparse", (Input("x", TensorType(shape, 2)), conv, Flatten("flat", "conv"), Output("out", "flat")))
+        layer = LayerPlan(node="conv", unit="shift-add", pe=pe, channels=1, output="shift", terms="nonzero",
+                          index_memory=("bram", "luts")[seed % 2])
+        plan = Plan(network.digest, (layer,))
+        codes = rng.integers(4, size=(3, *shape))
+        runs += [engine.run(seed) for engine in engines(Drawn(network, plan, codes, Stalls()))
+                 if isinstance(engine.stage, Layer)]
+    return runs

@@ -45,7 +45,7 @@ from lutq_hw.units.bucket import Bucket
 
 from .drive import PipelineTimer, Run, Wrong
 from .memories import fifo_checks, ram_checks, rom_checks
-from .stages import cheapest, drawn_networks, engine_runs
+from .stages import cheapest, drawn_networks, engine_runs, sparse_runs
 from .windows import window_checks
 
 
@@ -348,6 +348,7 @@ def targets() -> dict[str, Target]:
     own: dict[str, Callable[[], Sequence[Check]]] = {
         "skid": skid_checks, "gearbox": gearbox_checks, "argmax": argmax_checks, "fifo": fifo_checks,
         "ram": ram_checks, "rom": rom_checks, "window": window_checks, "row_buffer": window_checks,
+        "nonzero": sparse_runs,
         "serial": lambda: interleaved([stage_checks(name) for name in OUTPUTS]),
     }
     own |= dict.fromkeys(("mac_array", "accumulate", "weighted_sum", *LANE_PARTS),
