@@ -112,7 +112,9 @@ class SoftMultiplier(MacUnit):
 
     @property
     def conditional_bits(self) -> int:
-        return self.pe * self.simd * sum(shape.width for shape in self.sums[1:])
+        # Bits of the value that are the same for all entries, as the sign and bits below it may be, are gated once.
+        columns = {tuple(value >> bit & 1 for value in self.values) for bit in range(self.value_shape.width)}
+        return self.pe * self.simd * (self.x_bits - 1) * sum(any(column) for column in columns)
 
     def cost(self) -> Cost:
         row = Cost(ffs=sum(self.x_bits - bit for bit in self.registered))
