@@ -91,15 +91,16 @@ COUNTED = ("held", "offset", "fixed", "clamp", "lookup", "search", "bounds", "si
            "pixel", "group", "sum_bits", "compress")
 """Features that are luts of their own on iCE40, however many Yosys makes of them."""
 
-NO_LUTS = ("held_ffs", "sum", "column_ffs", "word", "words", "merged", "inverted")
+NO_LUTS = ("held_ffs", "sum", "column_ffs", "word", "words", "merged", "inverted", "bound_cells",
+           "bound_luts")
 """Features that are flip-flops only, or share luts, or are cells without a lut, on iCE40."""
 
 
 CARRY_CELLS = {
-    "ecp5": {"carries": 1.0, "fixed": 1.0, "any": 1.0, "merged": 1.0},
-    "gowin": {"carries": 1.0, "fixed": 1.0, "any": 1.0, "merged": 1.0},
-    "series7": {"carries": 1.0, "any": 1.0, "merged": 1.0, "fixed": 0.0, "inverted": 1.0, "sum_bits": 0.0, "pairs": 1.0,
-                "first": 1.0},
+    "ecp5": {"carries": 1.0, "fixed_carries": 1.0, "bound_cells": 1.0, "fixed": 1.0, "any": 1.0, "merged": 1.0},
+    "gowin": {"carries": 1.0, "fixed_carries": 1.0, "bound_cells": 1.0, "fixed": 1.0, "any": 1.0, "merged": 1.0},
+    "series7": {"carries": 1.0, "bound_luts": 1.0, "any": 1.0, "merged": 1.0, "fixed": 0.0, "inverted": 1.0, "sum_bits": 0.0,
+                "pairs": 1.0, "first": 1.0},
 }
 """Luts where nothing is known yet, of what depends on the cell that holds a carry. On iCE40 it is beside the lut that adds: a
 bit of which only the carry is used is no lut, and a lut that adds a constant has room for what reads it. ECP5 and Gowin

@@ -27,6 +27,13 @@ def offset_words(stage: OutputStage, offsets: Ints) -> Ints | None:
     return np.stack([offsets[lane::stage.lanes] for lane in range(stage.lanes)]) & (1 << width) - 1
 
 
+def held_bits(words: Ints, bits: int) -> tuple[int, int]:
+    """Which of ``bits`` differ among ``words``, and which are set in all: synthesis knows the rest, in block RAM too."""
+    mask = (1 << bits) - 1
+    union, common = int(np.bitwise_or.reduce(words & mask)), int(np.bitwise_and.reduce(words & mask))
+    return union & ~common, common
+
+
 def offset_adders(stage: OutputStage, offsets: Ints, bits: int, below: int = 0) -> dict[str, float]:
     """Structure of the adders of `offset_table` in all lanes, each of ``bits``.
 
@@ -35,16 +42,16 @@ def offset_adders(stage: OutputStage, offsets: Ints, bits: int, below: int = 0) 
     inverter or nothing.
     """
     mask, high = (1 << bits) - 1, -1 << below
-    found = {"offset": 0, "fixed": 0, "inverted": 0, "carries": 0}
+    found = {"offset": 0, "fixed": 0, "inverted": 0, "carries": 0, "fixed_carries": 0}
     for lane in range(stage.lanes):
-        mine = offsets[lane::stage.lanes] & mask
-        union, common = int(np.bitwise_or.reduce(mine)), int(np.bitwise_and.reduce(mine))
+        varying, common = held_bits(offsets[lane::stage.lanes], bits)
+        union = varying | common
         added = mask & -(union & -union)
-        varying = union & ~common
         found["offset"] += (varying & high).bit_count()
         found["fixed"] += (added & ~varying & high).bit_count()
         found["inverted"] += common.bit_count()
-        found["carries"] += (added & ~high).bit_count()
+        found["carries"] += (varying & ~high).bit_count()
+        found["fixed_carries"] += (added & ~varying & ~high).bit_count()
     return dict(found)
 
 

@@ -192,10 +192,25 @@ class ThresholdBank(OutputStage):
                      for row in self.bounds[:self.lanes].tolist()]
         compared = sum(compare_luts(row, bits, self.mixed, lut_inputs) for row in constants)
         behind_adder = bool(self.offsets.any()) and self.bounds.shape[1] == 1  # shares its luts, where it is made of luts
-        return {**offset_adders(self, self.offsets, max(bits, self.acc_bits)), "bounds": compared * (not behind_adder),
+        added = offset_adders(self, self.offsets, max(bits, self.acc_bits))
+        return {**added, **{name: added.get(name, 0) + amount for name, amount in self._bound_adders.items()},
+                "bounds": compared * (not behind_adder),
                 "merged": compared * behind_adder,
-                "signs": self.lanes * len(self.varying), "carries": self.lanes * len(self.varying) * self.word_bits,
+                "signs": self.lanes * len(self.varying),
                 "columns": luts, "column_ffs": stored}
+
+    @cached_property
+    def _bound_adders(self) -> dict[str, float]:
+        """Cells of the adders that compare with bounds of the table; and where the carry is in a cell beside the lut, luts in
+        front of it: one for each different column of bits that a bit of the sum is compared with, and its inverters."""
+        found = {"bound_cells": self.lanes * len(self.varying) * self.word_bits, "bound_luts": 0, "inverted": 0}
+        for lane in range(self.lanes):
+            words = -self.bounds[lane::self.lanes, self.varying]
+            for bit in range(self.word_bits):
+                columns = {column.tobytes(): column for column in (words >> bit & 1).T.astype(np.uint8)}
+                found["bound_luts"] += sum(0 < column.sum() < len(column) for column in columns.values())
+                found["inverted"] += any(column.all() for column in columns.values())
+        return dict(found)
 
     def create(self) -> wiring.Component:
         return _BankStage(self)
