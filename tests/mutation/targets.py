@@ -139,8 +139,8 @@ def unit_run(unit: MacUnit, seed: int, folds: Sequence[int]) -> Run:
                legal, unit.startup + unit.gap)
 
 
-BUCKETS = 32
-"""Running sums of a unit, at most."""
+BUCKET_BITS = 320
+"""Of all running sums of a unit, at most."""
 
 SPECIAL: dict[str, list[tuple[Any, int, bool, int, int]]] = {
     "add-subtract": [(codebook((-1, 1)), 1, False, 2, 4), (codebook((-1, 1)), 4, True, 2, 3)],
@@ -165,11 +165,12 @@ def unit_checks(name: str) -> list[Check]:
     big = [(random_table(rng, 8, entries), 8, False) for entries in (3, 12)] if name == "product-table" else []
     checks: list[Check] = []
     for number, (book, x_bits, x_signed) in enumerate(kinds + big):
+        acc_bits = (16, 12, 20, 5)[number % 4]
         order = [shapes[n % len(shapes)] for n in range(number, number + len(shapes))]
         pe, simd = order[0] if len(book.assignments[0]) < 10 else (1, 2)
         if issubclass(UNITS[name], Bucket):  # proofs about memories take long
-            pe, simd = next(shape for shape in order if math.prod(shape) * book.entries <= BUCKETS)
-        acc_bits = (16, 12, 20, 5)[number % 4]
+            bits = book.entries * acc_bits
+            pe, simd = next(shape for shape in order if math.prod(shape) * bits <= BUCKET_BITS or math.prod(shape) == 1)
         spread = pe if UNITS[name].spreads and number % 3 == 2 else 1
         unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits, spread=spread,
                     offset=number % 2 == 1)
