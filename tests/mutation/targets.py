@@ -136,7 +136,7 @@ def unit_run(unit: MacUnit, seed: int, folds: Sequence[int]) -> Run:
     # the unit promises without the change.
     timer = PipelineTimer(unit.latency, lasts, unit.gap, unit.startup)
     return Run(lambda: component(replace(unit)), lambda: copy.copy(timer), [words], [results], seed,
-               legal, unit.startup + unit.gap)
+               legal, warm=unit.startup + unit.gap)
 
 
 BUCKET_BITS = 320
