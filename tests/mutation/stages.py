@@ -31,8 +31,8 @@ T = TypeVar("T")
 COUNTS: dict[type, int] = {Layer: 40, Pool: 10, AveragePool: 8}
 """Engines of a kind, where they are not six."""
 
-WORDS = 16
-"""That pass through an engine at least."""
+WORDS, MOST_WORDS = 12, 200
+"""That pass through an engine at least, so that it fills up where it is held up; and from which on no more frames come."""
 
 PAUSES = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.9), (0.3, 0.85))
 """How often nothing is offered, and nothing taken: an engine is slow, and so must be who holds it up."""
@@ -122,7 +122,8 @@ def engines(drawn: Drawn) -> Iterator[Engine]:
     parts, probes = pipeline(drawn.network, drawn.plan), drawn.case.probes
     for stage, inputs, outputs in zip(parts.stages, parts.inputs, parts.outputs, strict=True):
         words, results = ([probes[n].words for n in numbers] for numbers in (inputs, outputs))
-        again = -(-WORDS // max(map(len, words + results)))  # frames may come again
+        lengths = [*map(len, words + results)]
+        again = max(1, min(-(-WORDS // min(lengths)), MOST_WORDS // max(lengths)))  # frames may come again
         yield Engine(stage, [[*w] * again for w in words], [[*r] * again for r in results])
 
 
