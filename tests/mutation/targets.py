@@ -139,7 +139,7 @@ def unit_run(unit: MacUnit, seed: int, folds: Sequence[int]) -> Run:
                legal, warm=unit.startup + unit.gap)
 
 
-BUCKET_BITS = 320
+BUCKET_BITS = 160
 """Of all running sums of a unit, at most."""
 
 SPECIAL: dict[str, list[tuple[Any, int, bool, int, int]]] = {
@@ -169,8 +169,9 @@ def unit_checks(name: str) -> list[Check]:
         order = [shapes[n % len(shapes)] for n in range(number, number + len(shapes))]
         pe, simd = order[0] if len(book.assignments[0]) < 10 else (1, 2)
         if issubclass(UNITS[name], Bucket):  # proofs about memories take long
+            acc_bits = min(acc_bits, BUCKET_BITS // book.entries)
             bits = book.entries * acc_bits
-            pe, simd = next(shape for shape in order if math.prod(shape) * bits <= BUCKET_BITS or math.prod(shape) == 1)
+            pe, simd = next(shape for shape in order if math.prod(shape) * bits <= BUCKET_BITS)
         spread = pe if UNITS[name].spreads and number % 3 == 2 else 1
         unit = make(name, book, x_bits=x_bits, x_signed=x_signed, pe=pe, simd=simd, acc_bits=acc_bits, spread=spread,
                     offset=number % 2 == 1)
@@ -354,7 +355,7 @@ def targets() -> dict[str, Target]:
     }
     own |= dict.fromkeys(LANE_PARTS, lambda: interleaved([unit_checks(name) for name in UNITS]))
     own |= dict.fromkeys(("mac_array", "accumulate", "weighted_sum"),
-                         lambda: interleaved([unit_checks(name)[:6] for name in UNITS]))  # enough, and proofs of all take long
+                         lambda: interleaved([unit_checks(name)[:6] for name in UNITS]))  # proofs of all take long
     own["accelerator"] = networks
     return found | {f"part {name}": Target(f"part {name}", module, own.get(name, engine_runs))
                     for name, module in parts().items()}
