@@ -24,12 +24,9 @@ OTHERS = [name for name in FAMILIES if name != ICE40.name and unit_coefficients(
 TOLERANCE = 0.15
 """Of luts, on points that the coefficients were not fitted to; arrays of less than 30 luts may be 4 or 5 off."""
 
-EXCEPTIONS = {("ecp5", "soft-multiplier"): 0.23, ("ecp5", ANY): 0.23, ("gowin", "soft-multiplier"): 0.17,
-              ("gowin", ANY): 0.19, ("series7", "merged-tables"): 0.16,
-              ("series7", "product-table"): 0.31, ("series7", "shared-products"): 0.17, ("series7", "signed-digits"): 0.22,
-              ("series7", "soft-multiplier"): 0.29, ("series7", ANY): 0.42}
-"""On ECP5 one array with the dictionary -4, 0, 17, of whose bits most are alike. On 7 series lut6 take in logic of the lanes
-that the structure has in luts of its own."""
+EXCEPTIONS = {("gowin", ANY): 0.17, ("series7", "product-table"): 0.31, ("series7", "signed-digits"): 0.22,
+              ("series7", ANY): 0.42}
+"""On 7 series lut6 take in logic of the lanes that the structure has in luts of its own."""
 
 TOLERANCE_FFS = 0.25
 """Whether a product register ends up in a block is what Yosys sees at the moment."""
@@ -37,7 +34,7 @@ TOLERANCE_FFS = 0.25
 STRUCTURE_ONLY = 0.35
 """The same of a unit with too few points for coefficients of its own."""
 
-PART_TOLERANCE = 0.35
+PART_TOLERANCE = 0.3
 """Of a part's luts: a layer is the sum of four, whose errors partly cancel."""
 
 
