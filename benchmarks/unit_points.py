@@ -46,6 +46,7 @@ SUITED = {
                       (-88, -44, -22, 0, 11, 22, 44, 88), (-11, 0, 11, 22), (-43, -21, 0, 11, 13, 26), (-37, -9, 3, 21),
                       (-20, -7, -3, 0, 5, 12), (-7, -5, -2, -1, 0, 1, 3, 6), (-1, 0, 1), (-2, -1, 0, 1, 2), (0, 45, 90, -23)),
     "merged-tables": ((-1, 1), (0, 1), (-7, 11), (-90, 33), (-1, 0, 1), (-5, 0, 9), (-7, -2, 3, 11), (-3, -1, 1, 3)),
+    "merged-triples": ((-1, 1), (0, 1), (-7, 11), (-90, 33), (-5, 0), (3, 4)),
     "split-tables": ((-7, -2, 3, 11), (-107, -29, 38, 115), (-43, -22, 0, 53), (-5, 0, 9), (-7, 12), (-90, 33),
                      (-8, -4, -2, 0, 1, 2, 4, 8), (-43, -22, -11, 0, 7, 19, 29, 53), (-9, -3, 1, 4, 6)),
 }
@@ -138,7 +139,7 @@ def random_point(name: str, rng: np.random.Generator) -> Point:
         point["acc_bits"] = 0
         if unit_of(name, point).excess.any():
             point["offset"] = True
-        terms = unit_of(name, point).summed * (min(2, point["simd"]) if name == "merged-tables" else 1)
+        terms = unit_of(name, point).summed * min(getattr(UNITS[name], "group", 1), point["simd"])
         point["acc_bits"] = signed_bits(min(0, int(terms.min())), int(terms.max())) + int(rng.integers(0, 7))
         kind = UNITS[name]
         in_registers = issubclass(kind, Bucket) and not kind.block_ram

@@ -221,10 +221,11 @@ def test_timing(name, pe, simd, put, get):
 @pytest.mark.parametrize("name", UNITS)
 def test_sums_wrap_on_the_way(name):
     """A sum that leaves the accumulator's range and comes back is right."""
-    x_bits = next(bits for bits in (4, 2, 1) if accepts(name, codebook((-16, 0, 16)), bits, False))
+    values, x_bits = next((values, bits) for bits in (4, 2, 1) for values in ((-16, 0, 16), (-16, 16))
+                          if accepts(name, codebook(values), bits, False))
     acc_bits = x_bits + 6
-    unit = make(name, codebook((-16, 0, 16)), x_bits=x_bits, pe=1, simd=2, acc_bits=acc_bits)
-    index = np.array([2] * 31 + [0] * 32)[:, None, None].repeat(2, axis=2)
+    unit = make(name, codebook(values), x_bits=x_bits, pe=1, simd=2, acc_bits=acc_bits)
+    index = np.array([len(values) - 1] * 31 + [0] * 32)[:, None, None].repeat(2, axis=2)
     x = np.full((63, 2), unit.levels[-1])
     assert unit.reference(x[:31], index[:31])[0] >= 1 << acc_bits - 1
     assert signed_bits(int(unit.reference(x, index)[0]), 0) <= acc_bits
@@ -248,7 +249,8 @@ def test_deep_product_table():
     ("signed-digits", (-88, -44, 0, 11), 4, False), ("signed-digits", (-88, 0, 11, 22), 8, True),
     ("signed-digits", (1, 2, 4, 8, 0, -2, -4, -8), 4, True), ("signed-digits", (-43, -21, 0, 11), 5, False),
     ("merged-tables", (-7, 11), 1, False), ("merged-tables", (-7, -2, 3, 11), 1, True), ("merged-tables", (-8, 24), 2, True),
-    ("merged-tables", (1, 3), 2, False), ("split-tables", (-107, -29, 38, 115), 4, False),
+    ("merged-tables", (1, 3), 2, False), ("merged-triples", (-7, 11), 1, False), ("merged-triples", (-1, 1), 1, True),
+    ("split-tables", (-107, -29, 38, 115), 4, False),
     ("split-tables", (-107, -29, 38, 115), 8, True),
     ("split-tables", (-43, -22, -11, 0, 7, 19, 29), 5, False), ("split-tables", (-1, 0), 8, False),
     ("split-tables", (-24, 40), 5, True), ("split-tables", (-3, -2, -1), 3, True),
@@ -295,6 +297,8 @@ REJECTED = [
     ("merged-tables", {"table": [[0, 1], [3, -4]]}, "merged-tables needs a dictionary, not a product table"),
     ("merged-tables", {"dictionary": range(5)},
      "merged-tables needs an activation and an index of at most 3 bits together, not 1 and 3"),
+    ("merged-triples", {"dictionary": range(3)},
+     "merged-triples needs an activation and an index of at most 2 bits together, not 1 and 2"),
     ("split-tables", {"table": [[0, 1], [3, -4]]}, "split-tables needs a dictionary, not a product table"),
     ("split-tables", {"dictionary": range(9)}, "split-tables needs a dictionary of at most 8 values, not 9"),
     ("split-tables", {"dictionary": [0, 1, 5]},

@@ -1,10 +1,10 @@
-"""Two products and their sum as one table, for activations and indices of few bits: there is no adder between them."""
+"""Products of neighbouring lanes and their sum as one table, for few bits: there is no adder between them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
@@ -18,11 +18,8 @@ from ..mac import MacUnit
 from ..network import Codebook
 from ..paths import counted_paths, note_paths
 
-PAIR = 2
-"""Lanes that share a table."""
-
-MOST_BITS = 3
-"""Of an activation and an index together: a pair then has at most as many as the widest lut has inputs, six."""
+ADDRESS_BITS = 6
+"""Most address bits of a table: inputs of the widest lut."""
 
 Bit = TypeVar("Bit")
 
@@ -47,22 +44,26 @@ class MergedTables(MacUnit):
     """
 
     name = "merged-tables"
-    needs = f"a dictionary, and at most {MOST_BITS} bits of an activation and an index together"
+    needs = "a dictionary, and at most 3 bits of an activation and an index together"
     spreads = True
+
+    group: ClassVar[int] = 2
+    """Lanes that share a table."""
 
     @classmethod
     def reject(cls, codebook: Codebook, x_bits: int, x_signed: bool) -> str | None:
         if codebook.table is not None:
-            return "merged-tables needs a dictionary, not a product table"
-        if x_bits + codebook.index_bits > MOST_BITS:
-            return (f"merged-tables needs an activation and an index of at most {MOST_BITS} bits together, not "
+            return f"{cls.name} needs a dictionary, not a product table"
+        most = ADDRESS_BITS // cls.group
+        if x_bits + codebook.index_bits > most:
+            return (f"{cls.name} needs an activation and an index of at most {most} bits together, not "
                     f"{x_bits} and {codebook.index_bits}")
         return None
 
     @property
     def terms(self) -> int:
         """Terms of an output in a word."""
-        return -(-self.simd // PAIR)
+        return -(-self.simd // self.group)
 
     @property
     def latency(self) -> int:
@@ -70,14 +71,14 @@ class MergedTables(MacUnit):
 
     @cached_property
     def term(self) -> TermRange:
-        """Range of a pair's sum, or of a product alone where there is but one lane."""
+        """Range of a table's sum, that of fewer lanes where there are no more."""
         one = exact_range(self)
-        lanes = min(PAIR, self.simd)
+        lanes = min(self.group, self.simd)
         return TermRange(lanes * one.low, lanes * one.high, one.zeros)
 
     @property
     def width(self) -> int:
-        """Bits of a pair's sum that the accumulator has a use for."""
+        """Bits of a table's sum that the accumulator has a use for."""
         return min(self.term.bits, max(1, self.acc_bits - self.term.zeros))
 
     @cached_property
@@ -105,9 +106,9 @@ class MergedTables(MacUnit):
     def cost(self) -> Cost:
         # Here the registers of the tables are counted bit by bit.
         whole = array_cost(self, self.term, lane=Cost(ffs=-self.width), terms=self.terms)
-        pairs, alone = divmod(self.simd, PAIR)
-        for lanes, count in ((PAIR, pairs), (1, alone)):
-            if count:
+        full, rest = divmod(self.simd, self.group)
+        for lanes, count in ((self.group, full), (rest, 1)):
+            if lanes and count:
                 table = self.table(lanes)
                 whole += Cost(luts=table.luts, ffs=table.bits) * (self.pe * count)
                 whole += Cost(luts=table.shared_luts, ffs=table.shared_bits) * (self.spread * count)
@@ -118,15 +119,16 @@ class MergedTables(MacUnit):
 
 
 def added(numbers: Sequence[Sequence[Bit]], xor: Callable[[Bit, Bit], Bit], mux: Callable[[Bit, Bit, Bit], Bit]) -> list[Bit]:
-    """Sum of one or two numbers of as many bits, modulo their width, without an adder's carry chain.
+    """Sum of numbers of as many bits, modulo their width, without an adder's carry chain.
 
     Written so, synthesis makes a table of it that is smaller than what it finds from the table's contents.
     """
-    if len(numbers) == 1:
-        return list(numbers[0])
+    *first, last = numbers
+    if not first:
+        return list(last)
     carry: Bit | None = None
     total = []
-    for a, b in zip(*numbers, strict=True):
+    for a, b in zip(added(first, xor, mux), last, strict=True):
         differs = xor(a, b)
         total.append(differs if carry is None else xor(differs, carry))
         carry = mux(a, b, a) if carry is None else mux(differs, carry, a)
@@ -137,7 +139,7 @@ class MergedTablesArray(MacArray):
     """The array of `MergedTables`."""
 
     def __init__(self, unit: MergedTables):
-        super().__init__(unit, unit.term, group=PAIR)
+        super().__init__(unit, unit.term, group=unit.group)
         self.tables = unit
 
     def lane(self, m: Module, en: Value, name: str, row: Sequence[Value], controls: Value) -> Term:
