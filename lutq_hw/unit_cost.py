@@ -58,10 +58,21 @@ def unit_features(unit: MacUnit, structure: Cost) -> dict[str, float]:
         "dsp_adders": structure.adders if blocks else 0.0,
         "conditional": float(unit.conditional_bits),
         "sums": float(unit.pe * unit.acc_bits),
+        "loads": float(unit.pe * loaded_bits(unit)),
         "lanes": float(unit.pe * unit.simd),
         "dsps": float(structure.dsps),
         "ffs": structure.ffs,
     }
+
+
+def loaded_bits(unit: MacUnit) -> int:
+    """Bits of an accumulator that may be other than 0 when a sum begins; the others are reset then."""
+    term = getattr(unit, "term", None)
+    if term is None:
+        return unit.acc_bits
+    bits = max(1, unit.acc_bits - term.zeros)
+    terms = getattr(unit, "terms", unit.simd)
+    return bits if term.low < 0 else min(bits, term.sum_bits(terms))
 
 
 def weigh(coefficients: Mapping[str, float], features: Mapping[str, float]) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import ClassVar, NamedTuple, TypeVar
 
+import numpy as np
 from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 
@@ -50,6 +52,9 @@ class MergedTables(MacUnit):
     group: ClassVar[int] = 2
     """Lanes that share a table."""
 
+    rewriting: ClassVar[float] = 1
+    """What synthesis takes for a table of a whole group, for each lut that it is packed into, where it needs several."""
+
     @classmethod
     def reject(cls, codebook: Codebook, x_bits: int, x_signed: bool) -> str | None:
         if codebook.table is not None:
@@ -91,17 +96,35 @@ class MergedTables(MacUnit):
         logic = Logic(self.family.lut_inputs)
         x, index = ([[logic.input((name, lane, bit)) for bit in range(bits)] for lane in range(lanes)]
                     for name, bits in (("x", self.x_bits), ("index", self.index_bits)))
-        products = [[logic.tree([word >> bit & 1 for word in self.words], [*mine, *which]) for bit in range(self.width)]
-                    for mine, which in zip(x, index, strict=True)]
-        found = {bit for bit in added(products, logic.xor, logic.mux) if bit > 1}
+        found, other = ({bit for bit in way(logic, x, index) if bit > 1} for way in (self.rippled, self.coded))
+        if logic.luts(sorted(other)) < logic.luts(sorted(found)):
+            found = other
         shared = {bit for bit in found if logic.support(bit) <= set().union(*x)}
         luts = logic.luts(sorted(shared))
         with counted_paths() as paths:
             own = logic.luts(sorted(found)) - luts
         # Synthesis sees through the carries of so few inputs: fewer luts one behind the other than there are inputs.
         inputs = lanes * (self.x_bits + self.index_bits)
+        if lanes == self.group and inputs > self.family.lut_inputs:
+            own = round(own * self.rewriting)
         note_paths(path._replace(levels=min(path.levels, inputs - 1)) for path in paths)
         return Table(own, len(found - shared), luts, len(shared))
+
+    def rippled(self, logic: Logic, x: Sequence[Sequence[int]], index: Sequence[Sequence[int]]) -> list[int]:
+        """Bits of a table's sum, as products that are looked up and added."""
+        products = [[logic.tree([word >> bit & 1 for word in self.words], [*mine, *which]) for bit in range(self.width)]
+                    for mine, which in zip(x, index, strict=True)]
+        return added(products, logic.xor, logic.mux)
+
+    def coded(self, logic: Logic, x: Sequence[Sequence[int]], index: Sequence[Sequence[int]]) -> list[int]:
+        """The same as a table addressed by which of its few values each lane's product has."""
+        values, code = np.unique(self.words, return_inverse=True)
+        bits = max(1, (len(values) - 1).bit_length())
+        address = [logic.tree([which >> bit & 1 for which in code.tolist()], [*mine, *choice])
+                   for mine, choice in zip(x, index, strict=True) for bit in range(bits)]
+        padded = [*values.tolist(), *[0] * ((1 << bits) - len(values))]
+        totals = functools.reduce(lambda sums, _: [a + b for b in padded for a in sums], x[1:], padded)
+        return [logic.tree([total >> bit & 1 for total in totals], address) for bit in range(self.width)]
 
     def cost(self) -> Cost:
         # Here the registers of the tables are counted bit by bit.

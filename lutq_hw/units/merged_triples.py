@@ -15,3 +15,4 @@ class MergedTriples(MergedTables):
     name = "merged-triples"
     needs = "a dictionary of 2 values, and activations of 1 bit"
     group = 3
+    rewriting = 0.9
