@@ -23,7 +23,8 @@ from lutq_hw.unit_cost import ANY, unit_features, weigh
 from lutq_hw.units import UNITS
 
 USED = {
-    "luts": ("base", "logic", "adder_bits", "adders", "dsp_adder_bits", "dsp_adders", "conditional", "sums", "loads", "lanes", "dsps"),
+    "luts": ("base", "logic", "adder_bits", "adders", "dsp_adder_bits", "dsp_adders", "conditional", "loads", "lanes",
+             "dsps"),
     "ffs": ("base", "ffs", "sums", "lanes", "dsps"),
 }
 """Features of each fit."""

@@ -123,7 +123,7 @@ class Builder:
         return synthesis
 
     def _route(self, synthesis: Synthesis, pcf: str, clock_hz: float, seeds: Sequence[int]) -> Routing:
-        """The fastest of ``seeds``."""
+        """The fastest of ``seeds``; those that run out of time do not count while another one is routed."""
         runner = replace(self.runner, progress=SILENT)
         names = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
@@ -132,10 +132,19 @@ class Builder:
                                    package=self.board.package, seed=seed, name=f"{TOP}_seed{seed}", runner=runner)
 
         with self.runner.progress.stage(f"place and route (nextpnr), {names}") as stage:
+            found: list[tuple[Routing, int]] = []
+            late: list[RunError] = []
             with ThreadPoolExecutor(min(len(seeds), os.cpu_count() or 1)) as pool:
                 try:
-                    found = list(pool.map(one, seeds))
+                    for seed, future in [(seed, pool.submit(one, seed)) for seed in seeds]:
+                        try:
+                            found.append((future.result(), seed))
+                        except RunError as error:
+                            if error.exit_code is not None:
+                                raise
+                            late.append(error)
                 except RunError as error:
+                    pool.shutdown(wait=False, cancel_futures=True)
                     stop_running()
                     used = overfull(error.log)
                     raise ToolError(_does_not_fit(self.board, used)) if used else error from error
@@ -143,8 +152,10 @@ class Builder:
                     pool.shutdown(wait=False, cancel_futures=True)
                     stop_running()
                     raise
-            best, self._best = max(zip(found, seeds, strict=True), key=lambda pair: pair[0].clock_hz)
-            stage.note = f"{best.clock_hz / 1e6:.1f} MHz"
+            if not found:
+                raise late[0]
+            best, self._best = max(found, key=lambda pair: pair[0].clock_hz)
+            stage.note = f"{best.clock_hz / 1e6:.1f} MHz" + (f", {len(late)} out of time" if late else "")
         return best
 
     def fastest(self) -> Attempt:

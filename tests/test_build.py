@@ -24,7 +24,7 @@ from lutq_hw.performance import Performance
 from lutq_hw.plan import LayerPlan, Plan
 from lutq_hw.report import report_text
 from lutq_hw.tools.nextpnr import Routing
-from lutq_hw.tools.runner import Runner
+from lutq_hw.tools.runner import Runner, failure
 from lutq_hw.tools.yosys import Cells, Synthesis
 
 BOARD = find_board("icebreaker")
@@ -240,6 +240,25 @@ def test_failure_keeps_logs_only(tmp_path, monkeypatch, seeds):
     left = {path.name for path in output.with_name("x.partial").iterdir()}
     assert {".lutq-work", "top.yosys.log", "top_seed1.nextpnr.log"} <= left
     assert all(name == ".lutq-work" or name.endswith(".log") for name in left)
+
+
+def test_placements_that_run_out_of_time_do_not_count(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    log.write_text("")
+
+    def route(netlist: Path, *, seed: int, **options) -> Routing:
+        if seed in late:
+            raise failure(f"place and route (nextpnr, seed {seed})", ["nextpnr-ice40"], None, 1200, log)
+        return Routing(tmp_path, log, {"clk": seed * 1e6}, {}, 1.0)
+
+    monkeypatch.setattr(building, "place_and_route", route)
+    builder = Builder(Performance(*tiny()), BOARD, tmp_path, seeds=(1, 2, 3), runner=Runner())
+    late = {1, 3}
+    assert builder._route(SYNTHESIS, "", 20e6, (1, 2, 3)).clock_hz == 2e6
+    late = {1, 2, 3}
+    with pytest.raises(ToolError, match=r"^place and route \(nextpnr, seed 1\): nextpnr-ice40 did not end within 1200 s "
+                                        r"and was stopped"):
+        builder._route(SYNTHESIS, "", 20e6, (1, 2, 3))
 
 
 def test_clock_that_was_asked_for_is_not_reached(tmp_path, monkeypatch):

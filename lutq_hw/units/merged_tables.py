@@ -97,8 +97,9 @@ class MergedTables(MacUnit):
         x, index = ([[logic.input((name, lane, bit)) for bit in range(bits)] for lane in range(lanes)]
                     for name, bits in (("x", self.x_bits), ("index", self.index_bits)))
         found, other = ({bit for bit in way(logic, x, index) if bit > 1} for way in (self.rippled, self.coded))
-        if logic.luts(sorted(other)) < logic.luts(sorted(found)):
-            found = other
+        with counted_paths():  # of which those of one are not taken
+            if logic.luts(sorted(other)) < logic.luts(sorted(found)):
+                found = other
         shared = {bit for bit in found if logic.support(bit) <= set().union(*x)}
         luts = logic.luts(sorted(shared))
         with counted_paths() as paths:
