@@ -304,8 +304,13 @@ class NetworkCheck:
         return Accelerator(self.drawn.network, self.drawn.plan, taps=True)
 
     def __call__(self) -> None:
+        dut: Any = self.build()
+        for tapped in dut.pipeline.streams[1:-1]:
+            widths = [len(getattr(dut, f"tap_{tapped.name}_{key}")) for key in ("valid", "ready", "payload")]
+            if widths != [1, 1, tapped.format.width]:
+                raise Wrong(f"taps of {tapped.name} have {widths} bits")
         with tempfile.TemporaryDirectory() as folder:
-            differences = amaranth_verdict(replace(self.drawn.case, component=self.build()), Path(folder)).differences
+            differences = amaranth_verdict(replace(self.drawn.case, component=dut), Path(folder)).differences
         if differences:
             raise Wrong(differences[0])
 
