@@ -45,6 +45,12 @@ MAX_ROUNDS = 4
 """Attempts to find the clock; the third is the last if placing the same netlist gives the same result."""
 
 
+PATIENCE = 3.0
+"""How many times as long as the quickest placement another one may take: some never find room for their carry chains."""
+
+SHORT_S = 30.0
+"""Seconds that the quickest placement counts as having taken at least."""
+
 WORTHWHILE = 0.01
 """Gain in clock for which a design that closes is placed once more."""
 
@@ -123,13 +129,18 @@ class Builder:
         return synthesis
 
     def _route(self, synthesis: Synthesis, pcf: str, clock_hz: float, seeds: Sequence[int]) -> Routing:
-        """The fastest of ``seeds``; those that run out of time do not count while another one is routed."""
-        runner = replace(self.runner, progress=SILENT)
+        """The fastest of ``seeds``; those that run out of time or `PATIENCE` do not count while another one is routed."""
+        limit_s = self.runner.timeout_s() if callable(self.runner.timeout_s) else self.runner.timeout_s
+        quickest = limit_s / PATIENCE
+        runner = replace(self.runner, progress=SILENT, timeout_s=lambda: PATIENCE * quickest)
         names = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
         def one(seed: int) -> Routing:
-            return place_and_route(synthesis.netlist, pcf=pcf, freq_hz=clock_hz, device=self.board.device,
-                                   package=self.board.package, seed=seed, name=f"{TOP}_seed{seed}", runner=runner)
+            nonlocal quickest
+            routing = place_and_route(synthesis.netlist, pcf=pcf, freq_hz=clock_hz, device=self.board.device,
+                                      package=self.board.package, seed=seed, name=f"{TOP}_seed{seed}", runner=runner)
+            quickest = min(quickest, max(routing.seconds, SHORT_S))
+            return routing
 
         with self.runner.progress.stage(f"place and route (nextpnr), {names}") as stage:
             found: list[tuple[Routing, int]] = []

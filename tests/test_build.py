@@ -261,6 +261,17 @@ def test_placements_that_run_out_of_time_do_not_count(tmp_path, monkeypatch):
         builder._route(SYNTHESIS, "", 20e6, (1, 2, 3))
 
 
+def test_placements_that_take_much_longer_than_the_quickest_are_stopped(tmp_path, monkeypatch):
+    """One that would never end, beside two that are done at once."""
+    monkeypatch.setattr(building, "SHORT_S", 0.5)
+    report = '{"fmax": {"clk": {"achieved": 22.5, "constraint": 30}}, "utilization": {}}'
+    fake_tools(tmp_path, monkeypatch, {"SB_LUT4": 100},
+               'case "$*" in *"--seed 2 "*) exec sleep 1000;; esac\n'
+               f"for seed in 1 3; do echo '{report}' >top_seed$seed.report.json; done")
+    with pytest.raises(ToolError, match=r"^place and route: the design reaches 22\.5 MHz, not the 30 MHz asked for;"):
+        build(*tiny(), BOARD, tmp_path / "x", clock_hz=30e6, seeds=(1, 2, 3))
+
+
 def test_clock_that_was_asked_for_is_not_reached(tmp_path, monkeypatch):
     report = '{"fmax": {"clk": {"achieved": 22.5, "constraint": 30}}, "utilization": {}}'
     fake_tools(tmp_path, monkeypatch, {"SB_LUT4": 100}, f"echo '{report}' >top_seed1.report.json")

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,9 @@ ORIGINS = ("auto", "wheel", "native")
 """``auto``: what the environment variable names, else the wheel, else PATH. The others insist."""
 
 TAIL_LINES = 12
+
+POLL_S = 0.5
+"""How often a limit is asked for."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ class Runner:
     progress
         Shows every run as a stage.
     timeout_s
-        Limit for one run in seconds.
+        Limit for one run in seconds; a function is asked again while it runs.
     """
 
     origin: str = "auto"
     progress: Progress = SILENT
-    timeout_s: float = 1200.0
+    timeout_s: float | Callable[[], float] = 1200.0
 
     def __post_init__(self) -> None:
         if self.origin not in ORIGINS:
@@ -74,7 +77,7 @@ class Runner:
         return [found]
 
     def run(self, tool: str, arguments: Sequence[str], *, folder: Path, log: Path, stage: str,
-            timeout_s: float | None = None) -> float:
+            timeout_s: float | Callable[[], float] | None = None) -> float:
         """Runs ``tool`` in ``folder``; its output (and what it wrote to ``log`` itself) ends up in ``log``.
 
         The wheels see their own ``/tmp``: arguments should be paths relative to ``folder``.
@@ -92,7 +95,8 @@ class Runner:
             If it fails or runs past the limit (text: `failure`).
         """
         prefix = self.command(tool)
-        limit_s = self.timeout_s if timeout_s is None else timeout_s
+        wanted = self.timeout_s if timeout_s is None else timeout_s
+        limit_s = wanted if callable(wanted) else lambda: wanted
         label = stage
         if prefix[1:2] == ["-m"] and not _compiled(tool):
             label += f", first run of {tool}: it is compiled once (10 to 60 s)"
@@ -107,7 +111,7 @@ class Runner:
             finally:
                 _merge(log, printed)
             if code != 0:
-                raise failure(stage, [tool, *arguments], code, limit_s, log)
+                raise failure(stage, [tool, *arguments], code, limit_s(), log)
         return time.monotonic() - begin
 
     def version(self, tool: str) -> str:
@@ -166,14 +170,18 @@ def stop_running() -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _wait(command: list[str], folder: Path, output: int, limit_s: float) -> int | None:
+def _wait(command: list[str], folder: Path, output: int, limit_s: Callable[[], float]) -> int | None:
     """Exit code of ``command``, or None when it had to be stopped; no child outlives this call."""
     process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                start_new_session=True, env=_environment())
     _running.add(process)
+    begin = time.monotonic()
     try:
-        return process.wait(limit_s)
-    except subprocess.TimeoutExpired:
+        while (left := begin + limit_s() - time.monotonic()) > 0:
+            try:
+                return process.wait(min(left, POLL_S))
+            except subprocess.TimeoutExpired:
+                continue
         return None
     finally:
         _running.discard(process)
