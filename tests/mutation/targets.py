@@ -305,10 +305,11 @@ class NetworkCheck:
 
     def __call__(self) -> None:
         dut: Any = self.build()
-        for tapped in dut.pipeline.streams[1:-1]:
-            widths = [len(getattr(dut, f"tap_{tapped.name}_{key}")) for key in ("valid", "ready", "payload")]
-            if widths != [1, 1, tapped.format.width]:
-                raise Wrong(f"taps of {tapped.name} have {widths} bits")
+        taps = {f"tap_{stream.name}_{key}": bits for stream in dut.pipeline.streams[1:-1]
+                for key, bits in (("valid", 1), ("ready", 1), ("payload", stream.format.width))}
+        found = {name: len(getattr(dut, name)) for name in dut.signature.members if name not in ("i", "o")}
+        if found != taps:
+            raise Wrong(f"its taps are {found}, not {taps}")
         with tempfile.TemporaryDirectory() as folder:
             differences = amaranth_verdict(replace(self.drawn.case, component=dut), Path(folder)).differences
         if differences:
