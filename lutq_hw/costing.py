@@ -11,6 +11,7 @@ each a logic cell: a bank of thresholds, which has most of them, counts them apa
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -177,12 +178,19 @@ def nonzero_cost(reads: NonzeroReads, bits: int, memory: str, family: Family = I
 
 
 def rom_cost(width: int, depth: int, memory: str, family: Family = ICE40) -> Cost:
-    """Price of a `Rom`."""
+    """Price of a `Rom`; in logic, bits that are alike in all words are one."""
     if depth == 1:
         return Cost()
     if memory == "bram":
         return Cost(brams=bram_count(width, depth))
-    return Cost(luts=width * table_luts(depth, family.lut_inputs), ffs=width)
+    columns = unlike_columns(width, depth)
+    return Cost(luts=columns * table_luts(depth, family.lut_inputs), ffs=columns)
+
+
+def unlike_columns(width: int, depth: int) -> float:
+    """How many different ones there are, on average, among ``width`` random columns of ``depth`` bits, without constants."""
+    kinds = 2.0 ** min(depth, 64)
+    return -(kinds - 2) * math.expm1(width * math.log1p(-1 / kinds))
 
 
 def output_features(s: OutputStage, lut_inputs: int = 4) -> Features:
