@@ -33,8 +33,9 @@ OTHERS = [name for name, family in FAMILIES.items() if family is not ICE40]
 def tiny_network(unit: str, output: str) -> tuple[Network, Plan]:
     """A dense layer that has both."""
     rng = np.random.default_rng([len(unit), len(output)])
-    values, bits = next((values, bits) for bits in (3, 1) for values in DICTIONARIES.values()
-                        if len(values) > 2 and accepts(unit, codebook(values), bits))
+    several = [values for values in DICTIONARIES.values() if len(values) > 2]
+    values, bits = next((values, bits) for bits in (3, 1) for values in (*several, (-21, 34))
+                        if accepts(unit, codebook(values), bits))
     weights = Codebook(rng.integers(0, len(values), (4, 6)), dictionary=values)
     node = Dense("dense", "image", weights, rng.integers(-9, 10, 4), random_step(rng, output, 4))
     network = Network("tiny", (Input("image", TensorType((6,), bits)), node, Output("out", "dense")))
