@@ -112,7 +112,7 @@ def path_ns(path: Path, shared: Mapping[str, float]) -> float:
 def slowest_ns(paths: Sequence[Path], shared: Mapping[str, float]) -> float:
     """Delay of the slowest path."""
     weights = [shared[name] for name in DELAYS]
-    return shared["base"] + max(sum(map(mul, weights, path)) for path in paths)
+    return shared["base"] + max([sum(map(mul, weights, path)) for path in paths])
 
 
 def unit_paths(unit: MacUnit) -> list[Path]:

@@ -93,7 +93,8 @@ def row_bits(codebook: Codebook) -> int:
 def run_bits(codebook: Codebook, pe: int) -> int:
     """Bits of a run: as few index memory as about the fewest cycles allow."""
     lane = codebook.index_bits + row_bits(codebook)
-    words = [int(group_lengths(needed_counts(codebook, (1 << bits) - 1), pe).sum()) for bits in range(MAX_RUN_BITS + 1)]
+    counts = np.stack([needed_counts(codebook, (1 << bits) - 1) for bits in range(MAX_RUN_BITS + 1)])
+    words = counts.reshape(len(counts), -1, pe).max(axis=2).sum(axis=1).tolist()
     fast = [bits for bits in range(MAX_RUN_BITS + 1) if words[bits] <= SLOWER * min(words)]
     return min(fast, key=lambda bits: words[bits] * (pe * (lane + bits) + 1))
 

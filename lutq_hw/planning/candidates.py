@@ -167,14 +167,21 @@ def _array_candidates(plan: LayerPlan, parts: TimedParts, units: Sequence[str], 
         if not alike:
             continue
         macs = _best(option for unit in units for option in _mac_options(unit, alike[0], plan, window, parts))
-        # Lanes of the output are a port: the best for each number of them.
-        by_lanes: dict[int, list[_Option]] = {}
-        for output in alike:
-            for option in _output_options(output, plan.pe, fold, parts):
-                by_lanes.setdefault(option.changes["output_lanes"], []).append(option)
-        for options in by_lanes.values():
-            found += _combined(plan, parts, macs, _best(options), groups)
+        for stages in _finishers(alike, plan.pe, fold, parts):
+            found += _combined(plan, parts, macs, stages, groups)
     return found
+
+
+def _finishers(outputs: Sequence[str], pe: int, fold: int, parts: TimedParts) -> list[list[_Option]]:
+    """Output stages for arrays that fold so often, the best for each number of lanes, since these are a port."""
+    key = (*outputs, pe, fold)
+    if key not in parts.finishers:
+        by_lanes: dict[int, list[_Option]] = {}
+        for output in outputs:
+            for option in _output_options(output, pe, fold, parts):
+                by_lanes.setdefault(option.changes["output_lanes"], []).append(option)
+        parts.finishers[key] = [_best(options) for options in by_lanes.values()]
+    return parts.finishers[key]
 
 
 def _combined(plan: LayerPlan, parts: TimedParts, macs: Sequence[_Option], stages: Sequence[_Option],

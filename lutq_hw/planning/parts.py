@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from ..clock import FULL_SLOWDOWN, Period, delays, output_period, stage_periods, unit_period, window_period
 from ..costing import LayerParts
@@ -74,6 +75,8 @@ class TimedParts(LayerParts):
         super().__init__(node, x, target.family)
         self.target = target
         self._periods: dict[OutputStage, float] = {}
+        self.finishers: dict[tuple[object, ...], Any] = {}
+        """For whoever combines the parts: what was found for output stages of a size."""
 
     def reader_period(self, unit: MacUnit, window: WindowGeometry) -> float:
         """Of a window reader and the MAC unit behind it."""
