@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mutation.drive import Run
-from mutation.targets import UnitTimer, packed, word_bits
+from mutation.drive import PipelineTimer, Run
+from mutation.targets import packed, word_bits
 from networks import random_codes
 from sim_cases import amaranth_verdict, case_of
 from spaced import component
@@ -64,8 +64,9 @@ def test_sums_after_a_reset_owe_nothing_to_those_before(name, seed):
     unit = layer_unit(name, (FREE5, (1, -2))[seed % 2], fold=(3, 17, 9, 5)[seed], simd=1 + seed, seed=seed)
     words, sums = layer_stimulus(unit, 6, random.Random(seed))
     bits = [word_bits(unit, np.array(word["x"]), np.array(word["index"]), last=bool(word["last"])) for word in words]
-    Run(lambda: component(unit), lambda: UnitTimer(unit, [bool(word["last"]) for word in words]), bits,
-        [packed(row, unit.acc_bits) for row in sums], seed, warm=unit.startup + unit.gap)()
+    lasts = [bool(word["last"]) for word in words]
+    Run(lambda: component(unit), lambda: PipelineTimer(unit.latency, lasts, unit.gap, unit.startup), [bits],
+        [[packed(row, unit.acc_bits) for row in sums]], seed, warm=unit.startup + unit.gap)()
 
 
 def network(rng: np.random.Generator) -> Network:

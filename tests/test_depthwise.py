@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,11 +67,12 @@ def test_a_mobile_network_equals_golden(tmp_path: Path):
     assert verdict.differences == [] and verdict.words > 0
 
 
-def depthwise(groups: int, multiplier: int = 1, channels: int = 1, bits: int = 3) -> Network:
+def depthwise(groups: int, multiplier: int = 1, channels: int = 1, bits: int = 3,
+              values: Sequence[int] = (-1, 0, 1)) -> Network:
     """One grouped convolution."""
     rng = np.random.default_rng(groups)
     outputs = groups * multiplier
-    conv = Conv2d("conv", "image", Codebook(rng.integers(0, 3, (outputs, 3, 3, channels)), [-1, 0, 1]),
+    conv = Conv2d("conv", "image", Codebook(rng.integers(0, len(values), (outputs, 3, 3, channels)), values),
                   step=Shift(1, 3), padding=1, groups=groups)
     return Network("net", (Input("image", TensorType((5, 4, groups * channels), bits)), conv, Flatten("flat", "conv"),
                            Output("out", "flat")))
@@ -85,9 +87,9 @@ SPREADING = [name for name, unit in UNITS.items() if unit.spreads]
     (unit, *SIZES[n % 3]) for n, unit in enumerate(SPREADING)])
 def test_several_groups_at_once(unit: str, groups: int, multiplier: int, channels: int, spread: int, rows: int,
                                 tmp_path: Path):
-    weights = depthwise(groups, multiplier, channels).weighted[0].weights
-    bits = next(bits for bits in (3, 1) if UNITS[unit].refusal(weights, TensorType((groups * channels,), bits)) is None)
-    network = depthwise(groups, multiplier, channels, bits)
+    made = (depthwise(groups, multiplier, channels, bits, values) for bits in (3, 1) for values in ((-1, 0, 1), (-1, 2)))
+    network = next(net for net in made for node in net.weighted
+                   if UNITS[unit].refusal(node.weights, net.input_type(node)) is None)
     entry = LayerPlan(node="conv", unit=unit, pe=spread * multiplier, channels=channels, rows=rows, spread=spread,
                       output="shift", output_lanes=spread * multiplier)
     plan = Plan(network.digest, (entry,))

@@ -51,7 +51,7 @@ def unit_times(unit: MacUnit, lasts: list[bool], stalls: Stalls) -> tuple[list[i
 
 def unit_case(name: str, rng: np.random.Generator) -> Case:
     """A unit by itself: its ports are the streams."""
-    books = [Codebook(np.zeros((1, 1), int), dictionary=dictionary) for dictionary in (POWERS, (-5, 0, 5))]
+    books = [Codebook(np.zeros((1, 1), int), dictionary=dictionary) for dictionary in (POWERS, (-5, 0, 5), (-5, 3))]
     book, x_bits = next((book, bits) for bits in (4, 1) for book in books if UNITS[name].reject(book, bits, False) is None)
     unit = UNITS[name](codebook=book, x_bits=x_bits, x_signed=False, pe=PE, simd=SIMD, acc_bits=12)
     entries = book.entries

@@ -104,10 +104,10 @@ class Rules(wiring.Component):
         m = Module()
         if self.dut is not None:
             m.submodules.seen = seen = Observed(self.dut, None)
-            waited, held = Signal(), Signal.like(seen.result)
-            m.d.comb += [seen.offer.eq(self.offer), seen.data.eq(self.data), seen.take.eq(self.take),
-                         self.broken.eq(waited & ~(seen.valid & (seen.result == held)))]
-            m.d.sync += [waited.eq(seen.valid & ~self.take & ~ResetSignal()), held.eq(seen.result)]
+            waited, held = Signal(), Signal.like(seen.result0)
+            m.d.comb += [seen.offer0.eq(self.offer), seen.data0.eq(self.data), seen.take0.eq(self.take),
+                         self.broken.eq(waited & ~(seen.valid0 & (seen.result0 == held)))]
+            m.d.sync += [waited.eq(seen.valid0 & ~self.take & ~ResetSignal()), held.eq(seen.result0)]
         else:
             m.d.sync += Signal(name="clocked").eq(1)  # so that it has a clock and a reset like the other
         return m
