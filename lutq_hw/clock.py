@@ -106,7 +106,7 @@ def delays(family: Family) -> dict[str, Any]:
 
 def path_ns(path: Path, shared: Mapping[str, float]) -> float:
     """Delay of one path."""
-    return shared["base"] + sum(map(mul, [shared[name] for name in DELAYS], path))
+    return slowest_ns([path], shared)
 
 
 def slowest_ns(paths: Sequence[Path], shared: Mapping[str, float]) -> float:
